@@ -1,0 +1,33 @@
+package prmanager
+
+import (
+	"context"
+
+	"github.com/signalbox-ci/signalbox/forge"
+)
+
+// Reader looks at the forge. Every error is a *forge.Fault.
+type Reader interface {
+	// Pull reads the live pull request.
+	Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error)
+	// LabelHistory reads the newest page of label changes, oldest first, all labels.
+	LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.LabelEntry, error)
+	// Trusted asks live whether who satisfies one rule in repo. The answer is about who.ID: a login that has been
+	// taken over by another account is answered no. "Not found" is a no; every other failure is an error, never a no.
+	Trusted(ctx context.Context, repo forge.Repo, who forge.Actor, rule forge.Rule) (bool, error)
+}
+
+// Labeller writes labels. Setting what is so already is a success; removing a label that is gone (404) too.
+type Labeller interface {
+	SetLabel(ctx context.Context, ref forge.Ref, label string, present bool) error
+}
+
+// Trigger starts presubmits; one per SIGNALBOX_TRIGGER entry. Every error is a *forge.Fault.
+type Trigger interface {
+	// Find looks for a run started earlier under this key.
+	Find(ctx context.Context, run forge.Run) (receipt forge.Receipt, found bool, err error)
+	// Start starts the run. The caller has looked and confirmed before.
+	Start(ctx context.Context, run forge.Run) (forge.Receipt, error)
+	// Cancel stops the run; a run that is gone or finished is a success.
+	Cancel(ctx context.Context, run forge.Run, receipt forge.Receipt) error
+}
