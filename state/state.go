@@ -163,7 +163,8 @@ type Commit struct {
 	// Release ends the turn: if no mail is left, the holder is taken out of the document, the lock key is deleted
 	// if it still holds Holder, and due := Wake. If mail is left it is returned instead and the holder stays.
 	Release bool
-	// HandBack releases even if mail is left (orderly stop, lease kept too long); due := now.
+	// HandBack releases even if mail is left (orderly stop, lease kept too long, back-off after a crash); due :=
+	// Wake even though mail is left, or now where Wake is zero. (New mail makes it due at once, as always.)
 	HandBack bool
 }
 
