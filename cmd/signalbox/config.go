@@ -1,0 +1,191 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/forge"
+)
+
+// Config is everything an operator has said, checked and with defaults filled in. It is plain data: building it does
+// no I/O but reading the files it names (Settings.Resolve), and nothing changes it afterwards.
+type Config struct {
+	Listen string // address to listen on, "host:port"
+	Store  Store
+	// AllowEphemeral: a file: store is wanted even where the disk does not outlive the instance.
+	AllowEphemeral bool
+	Forges         []Forge // in order of Name; at least one after Resolve
+	DryRun         bool    // look and decide, write nothing at a forge
+	// Adopt: pull requests older than our first contact get a gate check at once instead of at their next event.
+	Adopt      bool
+	URL        string        // where commands find a running server; empty = the socket, else the default port
+	AdminToken Secret        // unset = operator actions are off
+	SecretKey  Secret        // 32 raw bytes; unset = made once and kept in the store
+	LockTTL    time.Duration // how long a lease lasts without renewal
+	Sweep      time.Duration // pause between two repairs
+	LogLevel   string        // debug, info, warn or error
+	LogFormat  string        // json, console or gcp; empty = console on a terminal, else json
+
+	repos     []pattern // allow-list; empty = every repository
+	gate      gateKeys  // of every repository
+	overrides []override
+}
+
+// Forge is one configured forge.
+type Forge struct {
+	Name   string // the instance: first part of every subject and of the webhook's path
+	Kind   string // which adapter speaks to it: "github"
+	APIURL string // ends with "/"
+	// Token is set, or AppID and PrivateKey are.
+	Token      Secret
+	AppID      int64
+	PrivateKey Secret // PEM, an RSA key that parses
+	// WebhookSecrets has at least one entry, and none is empty: a delivery signed with any of them is genuine.
+	WebhookSecrets []Secret
+}
+
+// Gate is the policy of one repository.
+type Gate struct {
+	Label     string // the gate label; matched case-folded
+	Check     string // name of the gate check
+	Presubmit string // name of the presubmit check; see PresubmitName
+	Trust     []forge.Rule
+	Auto      []forge.Rule // whose pull requests run without asking; empty = everybody waits
+	Hold      Hold
+	Triggers  []Trigger // none = the gate works and starts nothing
+}
+
+// PresubmitName is the name of the check that shows the runs of one trigger: the plain name where there is one
+// trigger, with the trigger's own name behind it where there are several.
+func (g Gate) PresubmitName(t Trigger) string {
+	if len(g.Triggers) < 2 {
+		return g.Presubmit
+	}
+	return g.Presubmit + " / " + t.Name()
+}
+
+// Hold is how long after an untrusted push a label is too early to have meant it (gate.md §4).
+type Hold struct {
+	For    time.Duration
+	Strict bool // labels never grant where author or pusher is untrusted; elsewhere For holds
+}
+
+// Gate is the policy of repo: the gate of every repository, overlaid by each entry of "repositories" that matches its
+// name, from the widest pattern to the narrowest.
+//
+// Lookup is by the name last seen. Someone who can rename a repository can thereby move it under another entry; that
+// takes an administrator of the repository.
+func (c Config) Gate(repo forge.Repo) Gate {
+	keys := c.gate
+	for _, o := range c.overrides {
+		if o.match(repo.Instance, repo.Name) {
+			keys = keys.overlaid(o.keys)
+		}
+	}
+	return keys.gate()
+}
+
+// Allowed says whether repo is on the allow-list; without a list every repository is.
+func (c Config) Allowed(repo forge.Repo) bool {
+	if len(c.repos) == 0 {
+		return true
+	}
+	for _, p := range c.repos {
+		if p.match(repo.Instance, repo.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// gateKeys is what one place says of a gate; nil = nothing said there.
+type gateKeys struct {
+	label, check, presubmit *string
+	trust, auto             *[]forge.Rule
+	hold                    *Hold
+	triggers                *[]Trigger
+}
+
+// override is an entry of "repositories". Config keeps them from the widest to the narrowest.
+type override struct {
+	pattern
+	keys gateKeys
+}
+
+func (k gateKeys) overlaid(by gateKeys) gateKeys {
+	over(&k.label, by.label)
+	over(&k.check, by.check)
+	over(&k.presubmit, by.presubmit)
+	over(&k.trust, by.trust)
+	over(&k.auto, by.auto)
+	over(&k.hold, by.hold)
+	over(&k.triggers, by.triggers)
+	return k
+}
+
+func over[T any](p **T, by *T) {
+	if by != nil {
+		*p = by
+	}
+}
+
+func or[T any](p *T, otherwise T) T {
+	if p != nil {
+		return *p
+	}
+	return otherwise
+}
+
+// gate fills in the defaults of contract.md. Auto follows Trust of the same repository unless something was said.
+func (k gateKeys) gate() Gate {
+	g := Gate{
+		Label:     or(k.label, "CICD"),
+		Check:     or(k.check, "CI gate"),
+		Presubmit: or(k.presubmit, "presubmit"),
+		Trust:     or(k.trust, []forge.Rule{{Kind: "permission", Value: "write"}}),
+		Hold:      or(k.hold, Hold{For: defaultHold}),
+		Triggers:  or(k.triggers, nil),
+	}
+	g.Auto = or(k.auto, g.Trust)
+	return g
+}
+
+const defaultHold = 2 * time.Minute
+
+// pattern names repositories: OWNER/REPO, or OWNER/* for all beneath an owner (on GitLab that includes subgroups),
+// of one instance or of all.
+type pattern struct {
+	instance string // empty = every instance
+	name     string // lower case; of OWNER/* it is "owner/"
+	prefix   bool
+}
+
+func (p pattern) match(instance, name string) bool {
+	if p.instance != "" && p.instance != instance {
+		return false
+	}
+	name = strings.ToLower(name)
+	if p.prefix {
+		return strings.HasPrefix(name, p.name)
+	}
+	return name == p.name
+}
+
+// narrower orders patterns that match the same repository: more of the name first, then the one that says the instance.
+func (p pattern) narrower(q pattern) int {
+	if d := len(p.name) - len(q.name); d != 0 {
+		return d
+	}
+	return len(p.instance) - len(q.instance)
+}
+
+func (p pattern) String() string {
+	s := p.name
+	if p.prefix {
+		s += "*"
+	}
+	if p.instance != "" {
+		s = p.instance + ":" + s
+	}
+	return s
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Problem is one thing wrong with the configuration, told so that it can be mended without reading our source.
+type Problem struct {
+	Where string // "signalbox.yaml:12", "environment" or "command line"
+	Key   string // as the operator writes it there
+	Text  string // what is wrong and what was expected; never a secret
+}
+
+func (p Problem) String() string {
+	if p.Key == "" {
+		return p.Where + ": " + p.Text
+	}
+	return p.Where + ": " + p.Key + ": " + p.Text
+}
+
+// Problems is everything wrong with a configuration, in the order it was read: never the first alone, because each
+// start costs its operator a deploy.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (ps *Problems) add(where, key string, err error) {
+	// A joined error is several problems of one key.
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		for _, e := range joined.Unwrap() {
+			ps.add(where, key, e)
+		}
+		return
+	}
+	*ps = append(*ps, Problem{Where: where, Key: key, Text: err.Error()})
+}
+
+// place orders where a value can stand: the higher holds.
+type place int
+
+const (
+	inFile place = iota
+	inEnvironment
+	onCommandLine
+)
+
+// given is a value as the operator wrote it, and where.
+type given struct {
+	place      place
+	where, key string
+	values     []string
+	list       bool // written as a list; where it is not, a list key is split at its commas
+}
+
+// section is a mapping of the file: its values by key.
+type section struct {
+	place       place
+	where, name string
+	keys        map[string]given
+}
+
+func (s section) get(key string) (given, bool) { g, ok := s.keys[key]; return g, ok }
+
+// file is a configuration file as written: nothing parsed yet, but no unknown key in it.
+type file struct {
+	top          section
+	gate         section
+	forges       []section // by order of the file, as are the repositories
+	repositories []section
+}
+
+// topKeys, gateKeyNames and forgeKeys are every key there is. Those of the top and of a gate are also a variable,
+// SIGNALBOX_ and the key in capitals; those of a forge too, with the forge's kind between.
+func topKeys() []string {
+	return []string{
+		"listen", "store", "allow_ephemeral", "repos", "dry_run", "adopt", "url", "admin_token", "admin_token_file",
+		"secret_key", "secret_key_file", "lock_ttl", "sweep", "log", "log_format",
+	}
+}
+
+func gateKeyNames() []string {
+	return []string{"label", "check", "presubmit", "trust", "auto", "hold", "trigger"}
+}
+
+func forgeKeys() []string {
+	return []string{
+		"api_url", "token", "token_file", "app_id", "private_key", "private_key_file", "webhook_secret", "webhook_secret_file",
+	}
+}
+
+// readFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on.
+func readFile(name string, text []byte, ps *Problems) file {
+	var f file
+	r := fileReader{name: name, problems: ps}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, second yaml.Node
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return f // an empty file says nothing
+	case err != nil:
+		ps.add(name, "", fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")))
+		return f
+	}
+	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
+		ps.add(name, "", errors.New("more than one YAML document; expected one"))
+	}
+	root := doc.Content[0]
+	f.top = r.section(root, "", topKeys(), "gate", "forges", "repositories")
+	for key, value := range r.entries(root) {
+		switch key.Value {
+		case "gate":
+			f.gate = r.section(value, "gate", gateKeyNames())
+		case "forges":
+			f.forges = r.sections(value, "forges", append(forgeKeys(), "kind"))
+		case "repositories":
+			f.repositories = r.sections(value, "repositories", gateKeyNames())
+		}
+	}
+	return f
+}
+
+type fileReader struct {
+	name     string
+	problems *Problems
+}
+
+func (r fileReader) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", r.name, n.Line) }
+
+// entries are the pairs of a mapping. A key that stands there twice is told by section, which reads every mapping.
+func (r fileReader) entries(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(*yaml.Node, *yaml.Node) bool) {
+		if n.Kind != yaml.MappingNode {
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if !yield(n.Content[i], resolved(n.Content[i+1])) {
+				return
+			}
+		}
+	}
+}
+
+// resolved follows an alias to its anchor. An alias to an alias cannot be written.
+func resolved(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// section reads the leaves of one mapping; keys in inner are left to the caller.
+func (r fileReader) section(n *yaml.Node, name string, known []string, inner ...string) section {
+	s := section{where: r.at(n), name: name, keys: map[string]given{}}
+	if n.Kind != yaml.MappingNode {
+		r.problems.add(r.at(n), name, fmt.Errorf("expected keys with values: %s", strings.Join(append(known, inner...), ", ")))
+		return s
+	}
+	seen := map[string]int{}
+	for key, value := range r.entries(n) {
+		path := joined(name, key.Value)
+		if line, twice := seen[key.Value]; twice {
+			r.problems.add(r.at(key), path, fmt.Errorf("already said on line %d; expected once", line))
+			continue
+		}
+		seen[key.Value] = key.Line
+		switch {
+		case slices.Contains(inner, key.Value):
+		case !slices.Contains(known, key.Value):
+			all := append(slices.Clone(known), inner...)
+			r.problems.add(r.at(key), path, fmt.Errorf("unknown key%s; expected one of %s", didYouMean(key.Value, slices.Values(all)), strings.Join(all, ", ")))
+		default:
+			if g, ok := r.leaf(value, path); ok {
+				s.keys[key.Value] = g
+			}
+		}
+	}
+	return s
+}
+
+// sections reads a mapping of names to sections.
+func (r fileReader) sections(n *yaml.Node, name string, known []string) []section {
+	if n.Kind != yaml.MappingNode {
+		r.problems.add(r.at(n), name, errors.New("expected names with keys beneath each"))
+		return nil
+	}
+	var out []section
+	seen := map[string]int{}
+	for key, value := range r.entries(n) {
+		if line, twice := seen[key.Value]; twice {
+			r.problems.add(r.at(key), joined(name, key.Value), fmt.Errorf("already said on line %d; expected once", line))
+			continue
+		}
+		seen[key.Value] = key.Line
+		s := r.section(value, joined(name, key.Value), known)
+		s.where, s.name = r.at(key), key.Value
+		out = append(out, s)
+	}
+	return out
+}
+
+// leaf reads a value: a scalar, or a list of scalars.
+func (r fileReader) leaf(n *yaml.Node, path string) (given, bool) {
+	g := given{where: r.at(n), key: path}
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items, g.list = n.Content, true
+	}
+	for _, item := range items {
+		item = resolved(item)
+		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" || strings.TrimSpace(item.Value) == "" {
+			r.problems.add(r.at(item), path, errors.New("no value; expected one, or no such line"))
+			return g, false
+		}
+		g.values = append(g.values, strings.TrimSpace(item.Value))
+	}
+	return g, true
+}
+
+func joined(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// didYouMean names the candidate nearest to a misspelling, if one is near.
+func didYouMean(got string, candidates iter.Seq[string]) string {
+	best, least := "", len(got)/2+1
+	for c := range candidates {
+		if d := distance(strings.ToLower(got), strings.ToLower(c)); d < least {
+			best, least = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// distance is Levenshtein's: how many letters to insert, delete or exchange.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// sortedKeys is for messages that must not depend on the order of a map.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

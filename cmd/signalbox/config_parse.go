@@ -1,0 +1,378 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/signalbox-ci/signalbox/forge"
+)
+
+// The functions here read one value each. Their errors end in what was expected; they quote the value, except where
+// it is a secret.
+
+// TriggerKind is a way of starting presubmits (recipes.md).
+type TriggerKind string
+
+// The kinds of trigger.
+const (
+	ActionsApproval    TriggerKind = "actions_approval"
+	Workflow           TriggerKind = "workflow"
+	RepositoryDispatch TriggerKind = "repository_dispatch"
+	HTTP               TriggerKind = "http"
+)
+
+// Trigger is one entry of SIGNALBOX_TRIGGER.
+type Trigger struct {
+	Kind TriggerKind
+	File string // Workflow: name of the file beneath .github/workflows
+	Ref  string // Workflow: branch or tag it is dispatched on
+	URL  string // HTTP: where the request goes
+}
+
+// Name is the trigger in the name of its check: its kind, or what tells it apart from others of that kind. It never
+// contains a path or query of a URL.
+func (t Trigger) Name() string {
+	switch t.Kind {
+	case Workflow:
+		return t.File
+	case HTTP:
+		if u, err := url.Parse(t.URL); err == nil {
+			return u.Host
+		}
+		return string(t.Kind)
+	case ActionsApproval, RepositoryDispatch:
+		return string(t.Kind)
+	}
+	return string(t.Kind)
+}
+
+func parseTrigger(v string) (Trigger, error) {
+	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch or http:URL"
+	kind, rest, _ := strings.Cut(v, ":")
+	switch TriggerKind(kind) {
+	case ActionsApproval, RepositoryDispatch:
+		if v != kind {
+			return Trigger{}, fmt.Errorf("%s takes nothing behind it, but found %s", kind, quote(v))
+		}
+		return Trigger{Kind: TriggerKind(kind)}, nil
+	case Workflow:
+		file, ref, _ := strings.Cut(rest, "@")
+		if ext := path.Ext(file); ext != ".yml" && ext != ".yaml" || path.Base(file) != file {
+			return Trigger{}, fmt.Errorf("%s names no workflow file; expected workflow:FILE@REF, FILE like presubmit.yml without a folder", quote(v))
+		}
+		if ref == "" || strings.ContainsFunc(ref, notInRef) || strings.HasPrefix(ref, "-") || strings.Contains(ref, "..") {
+			return Trigger{}, fmt.Errorf("%s names no branch to run on; expected workflow:FILE@REF, REF a protected branch like signalbox-presubmit", quote(v))
+		}
+		return Trigger{Kind: Workflow, File: file, Ref: ref}, nil
+	case HTTP:
+		if err := checkURL(rest); err != nil {
+			return Trigger{}, fmt.Errorf("%w; expected http:URL like http:https://ci.example.org/start", err)
+		}
+		return Trigger{Kind: HTTP, URL: rest}, nil
+	}
+	return Trigger{}, fmt.Errorf("%s is no trigger%s; %s", quote(v),
+		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(HTTP)})), want)
+}
+
+// notInRef is what git refuses in the name of a ref.
+func notInRef(r rune) bool {
+	return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(`~^:?*[\`, r)
+}
+
+// parseTriggers refuses two triggers that would write the same check.
+func parseTriggers(vs []string) ([]Trigger, error) {
+	ts, err := parseEach(vs, parseTrigger)
+	names := map[string]bool{}
+	for _, t := range ts {
+		if names[t.Name()] {
+			return nil, errors.Join(err, fmt.Errorf("two triggers would both write the check %s; expected each file, host or kind once", quote(t.Name())))
+		}
+		names[t.Name()] = true
+	}
+	return ts, err
+}
+
+func parseRule(v string) (forge.Rule, error) {
+	const want = "expected permission:write, permission:maintain, team:ORG/SLUG, user:LOGIN or app:SLUG"
+	kind, value, _ := strings.Cut(v, ":")
+	ok := false
+	switch kind {
+	case "permission":
+		ok = value == "write" || value == "maintain"
+	case "team":
+		org, slug, _ := strings.Cut(value, "/")
+		ok = isName(org) && isName(slug)
+	case "user", "app":
+		ok = isName(value)
+	}
+	if !ok {
+		return forge.Rule{}, fmt.Errorf("%s is no rule of trust%s; %s", quote(v),
+			didYouMean(kind, slices.Values([]string{"permission", "team", "user", "app"})), want)
+	}
+	return forge.Rule{Kind: kind, Value: value}, nil
+}
+
+func parseTrust(vs []string) ([]forge.Rule, error) { return parseEach(vs, parseRule) }
+
+// parseAuto is parseTrust, but "none" alone is the empty list.
+func parseAuto(vs []string) ([]forge.Rule, error) {
+	if len(vs) == 1 && vs[0] == "none" {
+		return []forge.Rule{}, nil
+	}
+	if slices.Contains(vs, "none") {
+		return nil, errors.New("none stands among other rules; expected none alone, or rules")
+	}
+	return parseTrust(vs)
+}
+
+// isName accepts what forges use in logins, slugs and names of owners and repositories. A bot's login may end in [bot].
+func isName(s string) bool {
+	s = strings.TrimSuffix(s, "[bot]")
+	return s != "" && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r))
+	})
+}
+
+func parseHold(v string) (Hold, error) {
+	if v == "strict" {
+		return Hold{For: defaultHold, Strict: true}, nil
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return Hold{}, fmt.Errorf("%s is no time to hold; expected a duration like 2m, 0s for none, or strict", quote(v))
+	}
+	return Hold{For: d}, nil
+}
+
+func parsePattern(v string) (pattern, error) {
+	bad := func() (pattern, error) {
+		return pattern{}, fmt.Errorf("%s names no repository; expected OWNER/REPO or OWNER/*, in front of it INSTANCE: if it is meant for one forge only", quote(v))
+	}
+	var p pattern
+	name := v
+	if instance, rest, found := strings.Cut(v, ":"); found {
+		if !isInstance(instance) {
+			return bad()
+		}
+		p.instance, name = instance, rest
+	}
+	parts := strings.Split(strings.ToLower(name), "/")
+	if len(parts) < 2 {
+		return bad()
+	}
+	if last := len(parts) - 1; parts[last] == "*" {
+		parts, p.prefix = parts[:last], true
+	}
+	for _, part := range parts {
+		if !isName(part) {
+			return bad()
+		}
+	}
+	p.name = strings.Join(parts, "/")
+	if p.prefix {
+		p.name += "/"
+	}
+	return p, nil
+}
+
+// isInstance: the name of a forge stands in paths, keys and references, so that it is short and plain.
+func isInstance(s string) bool {
+	return len(s) <= 32 && s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-')
+	})
+}
+
+func parseLabel(v string) (string, error) {
+	const longest = 50 // GitHub's
+	if v == "" || len([]rune(v)) > longest || strings.ContainsFunc(v, unicode.IsControl) || strings.TrimSpace(v) != v {
+		return "", fmt.Errorf("%s cannot be a label; expected 1 to %d characters", quote(v), longest)
+	}
+	return v, nil
+}
+
+func parseCheckName(v string) (string, error) {
+	const longest = 100
+	if v == "" || len(v) > longest || strings.ContainsFunc(v, unicode.IsControl) || strings.TrimSpace(v) != v {
+		return "", fmt.Errorf("%s cannot be the name of a check; expected 1 to %d characters", quote(v), longest)
+	}
+	return v, nil
+}
+
+// parseDuration reads a duration within bounds, both allowed.
+func parseDuration(least, most time.Duration, like string) func(string) (time.Duration, error) {
+	return func(v string) (time.Duration, error) {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return 0, fmt.Errorf("%s is no duration; expected a number with its unit, like %s", quote(v), like)
+		}
+		if d < least || d > most {
+			return 0, fmt.Errorf("%s is out of bounds; expected %s to %s", quote(v), least, most)
+		}
+		return d, nil
+	}
+}
+
+func parseBool(v string) (bool, error) {
+	switch strings.ToLower(v) {
+	case "1", "true", "on", "yes":
+		return true, nil
+	case "0", "false", "off", "no":
+		return false, nil
+	}
+	return false, fmt.Errorf("%s is neither yes nor no; expected true or false (also on, off, yes, no, 1, 0)", quote(v))
+}
+
+func parseOneOf(allowed ...string) func(string) (string, error) {
+	return func(v string) (string, error) {
+		if slices.Contains(allowed, v) {
+			return v, nil
+		}
+		return "", fmt.Errorf("%s is none of them%s; expected %s", quote(v), didYouMean(v, slices.Values(allowed)), strings.Join(allowed, ", "))
+	}
+}
+
+func parseListen(v string) (string, error) {
+	host, port, err := net.SplitHostPort(v)
+	if n, nerr := strconv.Atoi(port); err != nil || nerr != nil || n < 0 || n > 65535 || strings.ContainsFunc(host, unicode.IsSpace) {
+		return "", fmt.Errorf("%s is no address to listen on; expected HOST:PORT or :PORT", quote(v))
+	}
+	return v, nil
+}
+
+func parsePort(v string) (string, error) {
+	if n, err := strconv.Atoi(v); err != nil || n < 1 || n > 65535 {
+		return "", fmt.Errorf("%s is no port; expected 1 to 65535", quote(v))
+	}
+	return ":" + v, nil
+}
+
+func parseStore(v string) (Store, error) {
+	const want = "expected file:PATH, redis://HOST:PORT, rediss://…, redis-cluster://…, rediss-cluster://… or redis-sentinel://…"
+	schemes := []string{"file", "redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel"}
+	scheme, rest, found := strings.Cut(v, ":")
+	if !found || !slices.Contains(schemes, scheme) {
+		// The rest may hold a password: only the scheme is quoted, and only where there is one.
+		if !found {
+			return Store{}, errors.New("no scheme; " + want)
+		}
+		return Store{}, fmt.Errorf("unknown scheme %s%s; %s", quote(scheme), didYouMean(scheme, slices.Values(schemes)), want)
+	}
+	if scheme == "file" {
+		if strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///") {
+			return Store{}, fmt.Errorf("%s names a host; expected file:PATH, like file:./signalbox.db", quote(v))
+		}
+		if rest = strings.TrimPrefix(rest, "//"); rest == "" || strings.HasSuffix(rest, "/") {
+			return Store{}, fmt.Errorf("%s names no file; expected file:PATH, like file:./signalbox.db", quote(v))
+		}
+		return Store{Scheme: scheme, Path: rest, address: NewSecret(v)}, nil
+	}
+	// Neither the address nor the error of url.Parse is shown: both hold the password.
+	if u, err := url.Parse(v); err != nil || u.Host == "" {
+		return Store{}, fmt.Errorf("%s: without a host, or its password is not percent-encoded; %s", scheme, want)
+	}
+	return Store{Scheme: scheme, address: NewSecret(v)}, nil
+}
+
+// checkURL accepts absolute http and https URLs without user and password.
+func checkURL(v string) error {
+	u, err := url.Parse(v)
+	switch {
+	case err != nil:
+		return errors.New("not a URL")
+	case u.User != nil:
+		return errors.New("a URL with a user or password in it")
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Fragment != "":
+		return fmt.Errorf("%s is no absolute http or https URL", quote(v))
+	}
+	return nil
+}
+
+func parseURL(v string) (string, error) {
+	if err := checkURL(v); err != nil {
+		return "", fmt.Errorf("%w; expected one like https://signalbox.example.org", err)
+	}
+	return v, nil
+}
+
+// parseAPIURL also gives the URL the final slash that relative paths need.
+func parseAPIURL(v string) (string, error) {
+	if err := checkURL(v); err != nil {
+		return "", fmt.Errorf("%w; expected one like https://github.example.org/api/v3/", err)
+	}
+	return strings.TrimSuffix(v, "/") + "/", nil
+}
+
+func parseAppID(v string) (int64, error) {
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("%s is no App id; expected the number on the App's settings page", quote(v))
+	}
+	return n, nil
+}
+
+func parsePrivateKey(v string) (Secret, error) {
+	bad := errors.New("not a PEM private key; expected the .pem file that GitHub made for the App (RSA)")
+	block, _ := pem.Decode([]byte(v))
+	if block == nil {
+		return Secret{}, bad
+	}
+	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+		if _, err := x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
+			return Secret{}, bad
+		}
+	}
+	return NewSecret(v), nil
+}
+
+func parseSecretKey(v string) (Secret, error) {
+	const size = 32
+	b, err := base64.StdEncoding.DecodeString(v)
+	if err != nil || len(b) != size {
+		return Secret{}, fmt.Errorf("not a key; expected %d bytes in base64, as printed by: openssl rand -base64 %d", size, size)
+	}
+	return NewSecret(string(b)), nil
+}
+
+func parseSecret(v string) (Secret, error) {
+	if strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return Secret{}, errors.New("a space or line break within it; expected one word")
+	}
+	return NewSecret(v), nil
+}
+
+// parseEach reads every entry and joins the errors of those it cannot.
+func parseEach[T any](vs []string, parse func(string) (T, error)) ([]T, error) {
+	var (
+		out  []T
+		errs []error
+	)
+	for _, v := range vs {
+		t, err := parse(v)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, t)
+	}
+	return out, errors.Join(errs...)
+}
+
+// quote shows a value in a message, cut so that a mistaken paste of a whole file does not fill the terminal.
+func quote(v string) string {
+	const most = 80
+	if len(v) > most {
+		return strconv.Quote(strings.ToValidUTF8(v[:most], "")) + "…"
+	}
+	return strconv.Quote(v)
+}

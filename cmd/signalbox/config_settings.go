@@ -1,0 +1,429 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings are the flags of every command that needs the configuration. A flag stands over the environment variable of
+// the same name (--lock-ttl, SIGNALBOX_LOCK_TTL), and that over the key of the file (lock_ttl; for a gate, gate.label).
+// An empty flag or variable is one that was not given. Secrets have no flags: a command line is public on its machine.
+type Settings struct {
+	Config         string `name:"config" placeholder:"FILE" help:"Read FILE (YAML) beneath flags and environment."`
+	Listen         string `name:"listen" placeholder:"ADDR" help:"Listen on ADDR, HOST:PORT or :PORT; default :8080, or the variable PORT."`
+	Store          string `name:"store" placeholder:"URL" help:"Keep state in file:PATH or redis://…; default file:./signalbox.db."`
+	AllowEphemeral *bool  `name:"allow-ephemeral" negatable:"" help:"Accept a file store on Cloud Run, where it is lost with the instance."`
+	Repos          string `name:"repos" placeholder:"LIST" help:"Handle only these repositories: OWNER/REPO, OWNER/*."`
+	Label          string `name:"label" placeholder:"NAME" help:"Gate label; default CICD."`
+	Check          string `name:"check" placeholder:"NAME" help:"Name of the gate check; default \"CI gate\"."`
+	Presubmit      string `name:"presubmit" placeholder:"NAME" help:"Name of the presubmit check; default presubmit."`
+	Trust          string `name:"trust" placeholder:"RULES" help:"Who may approve: permission:write (default), permission:maintain, team:ORG/SLUG, user:LOGIN, app:SLUG."`
+	Auto           string `name:"auto" placeholder:"RULES" help:"Whose pull requests run without asking; default as --trust; none = everybody waits."`
+	Hold           string `name:"hold" placeholder:"TIME" help:"How long after an untrusted push a label is too early: 2m (default), 0s, strict."`
+	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, http:URL."`
+	DryRun         *bool  `name:"dry-run" negatable:"" help:"Look and decide, but write nothing at the forge."`
+	Adopt          *bool  `name:"adopt" negatable:"" help:"Give older pull requests a gate check at once; default on."`
+	URL            string `name:"url" placeholder:"URL" help:"Where commands find the running server."`
+	LockTTL        string `name:"lock-ttl" placeholder:"TIME" help:"Life of a lease without renewal; default 15s."`
+	Sweep          string `name:"sweep" placeholder:"TIME" help:"Pause between repairs; default 1m."`
+	Log            string `name:"log" placeholder:"LEVEL" help:"debug, info (default), warn, error."`
+	LogFormat      string `name:"log-format" placeholder:"FORMAT" help:"json (default), console (default on a terminal), gcp."`
+}
+
+// flags are the settings by key.
+func (s Settings) flags() map[string]string {
+	return map[string]string{
+		"listen": s.Listen, "store": s.Store, "allow_ephemeral": flagText(s.AllowEphemeral), "repos": s.Repos,
+		"label": s.Label, "check": s.Check, "presubmit": s.Presubmit, "trust": s.Trust, "auto": s.Auto, "hold": s.Hold,
+		"trigger": s.Trigger, "dry_run": flagText(s.DryRun), "adopt": flagText(s.Adopt), "url": s.URL, "lock_ttl": s.LockTTL,
+		"sweep": s.Sweep, "log": s.Log, "log_format": s.LogFormat,
+	}
+}
+
+func flagText(b *bool) string {
+	if b == nil {
+		return ""
+	}
+	return strconv.FormatBool(*b)
+}
+
+// Resolve builds the configuration of a process that serves. environ is as of os.Environ; files are read through
+// readFile, their paths as written. Its error is Problems, all there are.
+func (s Settings) Resolve(environ []string, readFile func(string) ([]byte, error)) (Config, error) {
+	return s.resolve(environ, readFile, true)
+}
+
+// ResolveOffline is Resolve for a command that speaks to no forge (explain, jobs, replay): what is said must be right,
+// but a forge may be missing, or lack its credentials.
+func (s Settings) ResolveOffline(environ []string, readFile func(string) ([]byte, error)) (Config, error) {
+	return s.resolve(environ, readFile, false)
+}
+
+// envPrefix begins every variable of ours but PORT.
+const envPrefix = "SIGNALBOX_"
+
+// githubPrefix begins those of the forge that needs no file: instance and kind "github".
+const githubPrefix = envPrefix + "GITHUB_"
+
+type resolver struct {
+	flags    map[string]string
+	env      map[string]string
+	file     file
+	read     func(string) ([]byte, error)
+	serving  bool
+	problems Problems
+}
+
+func (s Settings) resolve(environ []string, read func(string) ([]byte, error), serving bool) (Config, error) {
+	r := &resolver{flags: s.flags(), env: map[string]string{}, read: read, serving: serving}
+	for _, kv := range environ {
+		if k, v, _ := strings.Cut(kv, "="); strings.TrimSpace(v) != "" {
+			r.env[k] = strings.TrimSpace(v)
+		}
+	}
+	r.unknownVariables()
+	if name := cmp.Or(s.Config, r.env[envPrefix+"CONFIG"]); name != "" {
+		text, err := read(name)
+		if err != nil {
+			r.problems.add(name, "", fmt.Errorf("cannot be read: %w; expected a YAML file", err))
+		} else {
+			r.file = readFile(name, text, &r.problems)
+		}
+	}
+	c := r.config()
+	if len(r.problems) > 0 {
+		return Config{}, r.problems
+	}
+	return c, nil
+}
+
+// serviceLink matches the variables that Kubernetes sets in every pod for a Service called signalbox or signalbox-…:
+// they carry our prefix and are none of ours.
+var serviceLink = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+func (r *resolver) unknownVariables() {
+	known := map[string]bool{envPrefix + "CONFIG": true}
+	for _, k := range append(topKeys(), gateKeyNames()...) {
+		known[envPrefix+strings.ToUpper(k)] = true
+	}
+	for _, k := range forgeKeys() {
+		known[githubPrefix+strings.ToUpper(k)] = true
+	}
+	_, pod := r.env["KUBERNETES_SERVICE_HOST"]
+	for _, name := range sortedKeys(r.env) {
+		if !strings.HasPrefix(name, envPrefix) || known[name] || pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix)) {
+			continue
+		}
+		r.problems.add("environment", name, fmt.Errorf("unknown variable%s; the known ones are in the README", didYouMean(name, slices.Values(sortedKeys(known)))))
+	}
+}
+
+// find gives the value of a key from the highest place that has it. fileKeys is where the file would say it.
+func (r *resolver) find(key string, fileKeys section) (given, bool) {
+	if v := strings.TrimSpace(r.flags[key]); v != "" {
+		return given{place: onCommandLine, where: "command line", key: "--" + strings.ReplaceAll(key, "_", "-"), values: []string{v}}, true
+	}
+	if name := envPrefix + strings.ToUpper(key); r.env[name] != "" {
+		return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, true
+	}
+	g, ok := fileKeys.keys[key]
+	return g, ok
+}
+
+// one parses a value that is not a list into what p points to; a value that is not given leaves it alone.
+func one[T any](r *resolver, g given, ok bool, parse func(string) (T, error), p *T) {
+	if !ok {
+		return
+	}
+	if g.list {
+		r.problems.add(g.where, g.key, errors.New("found a list; expected one value"))
+		return
+	}
+	v, err := parse(g.values[0])
+	if err != nil {
+		r.problems.add(g.where, g.key, err)
+		return
+	}
+	*p = v
+}
+
+// many parses a list; a value that is no list is one with commas.
+func many[T any](r *resolver, g given, ok bool, parse func([]string) (T, error), p *T) {
+	if !ok {
+		return
+	}
+	values := g.values
+	if !g.list {
+		values = strings.Split(values[0], ",")
+	}
+	for i := range values {
+		values[i] = strings.TrimSpace(values[i])
+	}
+	if slices.Contains(values, "") || len(values) == 0 {
+		r.problems.add(g.where, g.key, errors.New("an entry is empty; expected a list with a value in each place"))
+		return
+	}
+	v, err := parse(values)
+	if err != nil {
+		r.problems.add(g.where, g.key, err)
+		return
+	}
+	*p = v
+}
+
+func (r *resolver) config() Config {
+	c := Config{
+		Listen: ":8080", Store: Store{Scheme: "file", Path: "./signalbox.db", address: NewSecret("file:./signalbox.db")},
+		Adopt: true, LockTTL: 15 * time.Second, Sweep: time.Minute, LogLevel: "info",
+	}
+	top := func(key string) (given, bool) { return r.find(key, r.file.top) }
+
+	// PORT is the platform's word and stands over SIGNALBOX_LISTEN, but not over the flag.
+	if port, set := r.env["PORT"]; set && r.flags["listen"] == "" {
+		one(r, given{where: "environment", key: "PORT", values: []string{port}}, true, parsePort, &c.Listen)
+	} else {
+		g, ok := top("listen")
+		one(r, g, ok, parseListen, &c.Listen)
+	}
+	set(r, top, "store", parseStore, &c.Store)
+	set(r, top, "allow_ephemeral", parseBool, &c.AllowEphemeral)
+	set(r, top, "dry_run", parseBool, &c.DryRun)
+	set(r, top, "adopt", parseBool, &c.Adopt)
+	set(r, top, "url", parseURL, &c.URL)
+	set(r, top, "lock_ttl", parseDuration(time.Second, 5*time.Minute, "15s"), &c.LockTTL)
+	set(r, top, "sweep", parseDuration(time.Second, 24*time.Hour, "1m"), &c.Sweep)
+	set(r, top, "log", parseOneOf("debug", "info", "warn", "error"), &c.LogLevel)
+	set(r, top, "log_format", parseOneOf("json", "console", "gcp"), &c.LogFormat)
+	r.secret(top, "admin_token", parseSecret, &c.AdminToken)
+	r.secret(top, "secret_key", parseSecretKey, &c.SecretKey)
+	g, ok := top("repos")
+	many(r, g, ok, func(vs []string) ([]pattern, error) { return parseEach(vs, parsePattern) }, &c.repos)
+
+	c.Forges = r.forges()
+	c.gate = r.gateKeys(func(key string) (given, bool) { return r.find(key, r.file.gate) })
+	r.repositories(&c)
+	r.sound(c)
+	if r.serving {
+		r.durable(c)
+	}
+	return c
+}
+
+// set is one for a key looked up in a place.
+func set[T any](r *resolver, in func(string) (given, bool), key string, parse func(string) (T, error), p *T) {
+	g, ok := in(key)
+	one(r, g, ok, parse, p)
+}
+
+// secret parses a secret that stands under key, or in the file that stands under key_file.
+func (r *resolver) secret(in func(string) (given, bool), key string, parse func(string) (Secret, error), p *Secret) {
+	if g, ok := r.secretText(in, key); ok {
+		one(r, g, true, parse, p)
+	}
+}
+
+// secretText finds a secret and reads its file, if it is in one. Said both ways in one place it is a contradiction; in
+// two places, the higher one holds as for every key.
+func (r *resolver) secretText(in func(string) (given, bool), key string) (given, bool) {
+	g, here := in(key)
+	f, elsewhere := in(key + "_file")
+	if here && elsewhere && g.place == f.place {
+		r.problems.add(f.where, f.key, fmt.Errorf("%s is there too; expected one of the two", g.key))
+		return given{}, false
+	}
+	if !elsewhere || here && g.place > f.place {
+		return g, here
+	}
+	var path string
+	one(r, f, true, func(v string) (string, error) { return v, nil }, &path)
+	if path == "" {
+		return given{}, false
+	}
+	text, err := r.read(path)
+	if err == nil && len(bytes.TrimSpace(text)) == 0 {
+		err = fmt.Errorf("%s is empty", path)
+	}
+	if err != nil {
+		r.problems.add(f.where, f.key, fmt.Errorf("cannot be used: %w; expected the path of a file with the secret in it", err))
+		return given{}, false
+	}
+	f.values = []string{string(bytes.TrimSpace(text))}
+	return f, true
+}
+
+// gateKeys parses what one place says of a gate.
+func (r *resolver) gateKeys(in func(string) (given, bool)) gateKeys {
+	return gateKeys{
+		label:     optional(r, in, "label", parseLabel),
+		check:     optional(r, in, "check", parseCheckName),
+		presubmit: optional(r, in, "presubmit", parseCheckName),
+		trust:     optionalList(r, in, "trust", parseTrust),
+		auto:      optionalList(r, in, "auto", parseAuto),
+		hold:      optional(r, in, "hold", parseHold),
+		triggers:  optionalList(r, in, "trigger", parseTriggers),
+	}
+}
+
+func optional[T any](r *resolver, in func(string) (given, bool), key string, parse func(string) (T, error)) *T {
+	var p *T
+	set(r, in, key, func(v string) (*T, error) { t, err := parse(v); return &t, err }, &p)
+	return p
+}
+
+func optionalList[T any](r *resolver, in func(string) (given, bool), key string, parse func([]string) (T, error)) *T {
+	var p *T
+	g, ok := in(key)
+	many(r, g, ok, func(vs []string) (*T, error) { t, err := parse(vs); return &t, err }, &p)
+	return p
+}
+
+// repositories parses the gates of single repositories.
+func (r *resolver) repositories(c *Config) {
+	said := map[pattern]string{}
+	for _, s := range r.file.repositories {
+		p, err := parsePattern(s.name)
+		key := joined("repositories", s.name)
+		if err != nil {
+			r.problems.add(s.where, key, err)
+			continue
+		}
+		if where, twice := said[p]; twice {
+			r.problems.add(s.where, key, fmt.Errorf("the same repositories as at %s; expected once (upper and lower case are one)", where))
+			continue
+		}
+		said[p] = s.where
+		o := override{pattern: p, keys: r.gateKeys(s.get)}
+		if merged := c.gate.overlaid(o.keys).gate(); strings.EqualFold(merged.Check, merged.Presubmit) {
+			r.problems.add(s.where, key, errGateIsPresubmit(merged))
+		}
+		r.knownInstance(*c, s.where, key, p)
+		c.overrides = append(c.overrides, o)
+	}
+	slices.SortStableFunc(c.overrides, func(a, b override) int { return a.narrower(b.pattern) })
+}
+
+// sound looks at what single values cannot show.
+func (r *resolver) sound(c Config) {
+	if g := c.gate.gate(); strings.EqualFold(g.Check, g.Presubmit) {
+		at, _ := r.find("check", r.file.gate)
+		if p, ok := r.find("presubmit", r.file.gate); ok && p.place >= at.place {
+			at = p
+		}
+		r.problems.add(at.where, at.key, errGateIsPresubmit(g))
+	}
+	if at, ok := r.find("repos", r.file.top); ok {
+		for _, p := range c.repos {
+			r.knownInstance(c, at.where, at.key, p)
+		}
+	}
+}
+
+func errGateIsPresubmit(g Gate) error {
+	return fmt.Errorf("gate and presubmit would both write the check %s, so that one could stand in for the other; expected two names", quote(g.Check))
+}
+
+func (r *resolver) knownInstance(c Config, where, key string, p pattern) {
+	names := make([]string, len(c.Forges))
+	for i, f := range c.Forges {
+		names[i] = f.Name
+	}
+	if p.instance != "" && len(names) > 0 && !slices.Contains(names, p.instance) {
+		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, slices.Values(names)), strings.Join(names, ", ")))
+	}
+}
+
+// forges parses those of the file, and the one that the environment configures or completes.
+func (r *resolver) forges() []Forge {
+	sections := slices.Clone(r.file.forges)
+	github := func(s section) bool { return s.name == "github" }
+	inEnv := slices.ContainsFunc(forgeKeys(), func(k string) bool { return r.env[githubPrefix+strings.ToUpper(k)] != "" })
+	if inEnv && !slices.ContainsFunc(sections, github) {
+		sections = append(sections, section{place: inEnvironment, where: "environment", name: "github"})
+	}
+	if r.serving && len(sections) == 0 {
+		r.problems.add("environment", githubPrefix+"WEBHOOK_SECRET",
+			fmt.Errorf("no forge is configured; expected this with %[1]sTOKEN, or with %[1]sAPP_ID and %[1]sPRIVATE_KEY_FILE, or forges in a file", githubPrefix))
+	}
+	var out []Forge
+	for _, s := range sections {
+		in := s.get
+		if github(s) {
+			in = func(key string) (given, bool) {
+				if name := githubPrefix + strings.ToUpper(key); r.env[name] != "" {
+					return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, true
+				}
+				return s.get(key)
+			}
+		}
+		out = append(out, r.forge(s, in))
+	}
+	slices.SortFunc(out, func(a, b Forge) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (r *resolver) forge(s section, in func(string) (given, bool)) Forge {
+	f := Forge{Name: s.name, Kind: "github", APIURL: "https://api.github.com/"}
+	if !isInstance(s.name) {
+		r.problems.add(s.where, joined("forges", s.name), errors.New("cannot name a forge; expected 1 to 32 of a-z, 0-9 and -"))
+	}
+	set(r, in, "kind", parseOneOf("github"), &f.Kind)
+	set(r, in, "api_url", parseAPIURL, &f.APIURL)
+	set(r, in, "app_id", parseAppID, &f.AppID)
+	r.secret(in, "token", parseSecret, &f.Token)
+	r.secret(in, "private_key", parsePrivateKey, &f.PrivateKey)
+	g, ok := r.secretText(in, "webhook_secret")
+	many(r, g, ok, func(vs []string) ([]Secret, error) { return parseEach(vs, parseSecret) }, &f.WebhookSecrets)
+	if r.serving {
+		r.credentials(s, in)
+	}
+	return f
+}
+
+// durable refuses a file store where the platform throws files away.
+func (r *resolver) durable(c Config) {
+	if _, cloudRun := r.env["K_SERVICE"]; !cloudRun || c.Store.Scheme != "file" || c.AllowEphemeral {
+		return
+	}
+	at, ok := r.find("store", r.file.top)
+	if !ok {
+		at = given{where: "environment", key: envPrefix + "STORE"}
+	}
+	r.problems.add(at.where, at.key, fmt.Errorf("on Cloud Run (K_SERVICE is set) %s is lost with the instance; expected a redis URL, or %sALLOW_EPHEMERAL=1 for a trial", c.Store, envPrefix))
+}
+
+// credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.
+func (r *resolver) credentials(s section, in func(string) (given, bool)) {
+	said := func(key string) bool {
+		_, here := in(key)
+		_, elsewhere := in(key + "_file")
+		return here || elsewhere
+	}
+	problem := func(key, text string) {
+		name := joined(joined("forges", s.name), key)
+		if s.place == inEnvironment {
+			name = githubPrefix + strings.ToUpper(key)
+		}
+		r.problems.add(s.where, name, errors.New(text))
+	}
+	if !said("webhook_secret") {
+		problem("webhook_secret", "missing; expected the secret of the webhook: without one anybody could send deliveries")
+	}
+	token, id, key := said("token"), said("app_id"), said("private_key")
+	switch {
+	case token && (id || key):
+		problem("token", "there is an App too; expected a token, or an App's id and key")
+	case !token && !id && !key:
+		problem("token", "missing; expected a token, or an App's id and private key")
+	case id && !key:
+		problem("private_key", "missing; expected the App's private key beside its id")
+	case key && !id:
+		problem("app_id", "missing; expected the App's id beside its private key")
+	}
+}
