@@ -77,17 +77,17 @@ func (c Class) String() string { return [...]string{"shutting", "permitting", "c
 // Wish is something that should be true outside. Key names the outside thing (one label, one run, one check); Want is
 // the wanted state. A wish with the Key of an entry in the outbox replaces it if Want differs, else changes nothing.
 type Wish struct {
-	Key   string
-	Class Class
-	Kind  string          // what Do switches on
-	Want  json.RawMessage // nil is allowed
+	Key   string          `json:"key"`
+	Class Class           `json:"class"`
+	Kind  string          `json:"kind"`           // what Do switches on
+	Want  json.RawMessage `json:"want,omitempty"` // nil is allowed
 	// To makes the wish a Tell: it is stored in that subject's mailbox as mail of this Kind with body Want, under
 	// the id "<sender>#<key>#<rev>", so it takes effect once. The engine does it; Do is not called.
-	To *state.Subject
+	To *state.Subject `json:"to,omitempty"`
 	// Undo: if the entry it replaces was never attempted, both vanish (Result with Code Dropped).
-	Undo bool
-	// NotBefore delays the first try.
-	NotBefore time.Time
+	Undo bool `json:"undo,omitempty"`
+	// NotBefore delays the first try; afterwards it is the next try.
+	NotBefore time.Time `json:"not_before,omitzero"`
 }
 
 // Entry is a wish in the outbox, with its history.
@@ -109,7 +109,8 @@ func (e Entry) Attempted() bool { return e.Tries > 0 || !e.Unsure.IsZero() }
 // Code says how an attempt ended.
 type Code string
 
-// The codes. Done, Refused, GivenUp and Dropped end an entry and reach Decide as a Result; the others keep it.
+// The codes. Done, Refused, GivenUp and Dropped end an entry and reach Decide as a Result. Stale keeps the entry and
+// reaches Decide too, unless it was confirm that refused. The others keep the entry and are the engine's business.
 const (
 	Done       Code = "done"       // it is so now (also when it was so already)
 	Failed     Code = "failed"     // a try is counted; the call may have left
@@ -134,13 +135,13 @@ type Outcome struct {
 
 // Result is an outcome as an input of Decide.
 type Result struct {
-	Key   string
-	Rev   int64
-	Kind  string
-	Want  json.RawMessage
-	Code  Code
-	Error string
-	Data  json.RawMessage
+	Key   string          `json:"key"`
+	Rev   int64           `json:"rev"`
+	Kind  string          `json:"kind"`
+	Want  json.RawMessage `json:"want,omitempty"`
+	Code  Code            `json:"code"`
+	Error string          `json:"error,omitempty"`
+	Data  json.RawMessage `json:"data,omitempty"`
 }
 
 // Store is what the engine needs of a store; state/embedded and state/redis are the two. All times are the store's.

@@ -1,0 +1,174 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// Ask reads a subject's document, decides and saves by compare-and-swap on the version: no lease, no waiting for the
+// holder, whose next commit finds that the document moved. f is pure and may be called several times. Its Step.Reply is
+// returned and, if id is not empty, stored under id for 24 h in the same commit: the same id gets the same reply and
+// changes nothing. An error of f is returned as it is and saves nothing. ErrBusy after 20 lost rounds.
+func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f func(d D, now time.Time) (Step[D], error)) ([]byte, error) {
+	reply := "reply/" + id
+	var out []byte
+	var why []string
+	for range askTries {
+		if id != "" {
+			b, err := e.store.Record(ctx, s, reply)
+			if err == nil {
+				return b, nil
+			}
+			if !errors.Is(err, state.ErrNotFound) {
+				return nil, fmt.Errorf("ask %s: %w", s, err)
+			}
+		}
+		saved, err := e.swap(ctx, s, func(env *envelope, now time.Time, inFlight bool) (state.Commit, error) {
+			d, err := decodeDoc[D](env.Doc)
+			if err != nil {
+				return state.Commit{}, err
+			}
+			step, err := f(d, now)
+			if err != nil {
+				return state.Commit{}, err
+			}
+			next, err := encodeStep(step)
+			if err != nil {
+				return state.Commit{}, err
+			}
+			env.Doc, env.Wake, env.Index = next.Next, step.Wake, step.Index
+			env.merge(step.Wishes, now, inFlight)
+			put := step.Put
+			if id != "" {
+				put = append(put, state.Record{Key: reply, Value: step.Reply, TTL: replyLife})
+			}
+			out, why = step.Reply, step.Why
+			return state.Commit{Put: put, Journal: step.Journal}, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if saved {
+			e.explain(s, why)
+			return out, nil
+		}
+		if err := pause(ctx, time.Millisecond+time.Duration(rand.Int64N(int64(20*time.Millisecond)))); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("ask %s: %w", s, ErrBusy)
+}
+
+// swap is one round of compare-and-swap on a subject's envelope; saved = false where the document had moved. After a
+// save the subject is woken here if it has work.
+func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope, now time.Time, inFlight bool) (state.Commit, error)) (saved bool, err error) {
+	snap, err := e.store.Load(ctx, s)
+	if err != nil {
+		return false, fmt.Errorf("load %s: %w", s, err)
+	}
+	env, err := decodeEnvelope(snap.Doc)
+	if err != nil {
+		return false, fmt.Errorf("load %s: %w", s, err)
+	}
+	now := later(snap.Now, env.Now)
+	c, err := f(&env, now, snap.Holder != "")
+	if err != nil {
+		return false, err
+	}
+	env.Now = now
+	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index(now)
+	done, err := e.store.Commit(ctx, c)
+	if err != nil {
+		return false, fmt.Errorf("save %s: %w", s, err)
+	}
+	if done.Verdict != state.OK {
+		return false, nil
+	}
+	if !c.Wake.IsZero() && !c.Wake.After(now) {
+		e.poke(s)
+	}
+	return true, nil
+}
+
+// amend changes a subject's envelope for an operator: rounds of swap, with records and a journal line.
+func (e *Engine) amend(ctx context.Context, s state.Subject, f func(env *envelope, now time.Time) ([]state.Record, []byte, error)) error {
+	for range askTries {
+		saved, err := e.swap(ctx, s, func(env *envelope, now time.Time, _ bool) (state.Commit, error) {
+			put, line, err := f(env, now)
+			return state.Commit{Put: put, Journal: [][]byte{line}}, err
+		})
+		if err != nil || saved {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond+time.Duration(rand.Int64N(int64(20*time.Millisecond)))); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("amend %s: %w", s, ErrBusy)
+}
+
+// View is a subject as a page or command shows it.
+type View struct {
+	Doc         json.RawMessage `json:"doc"` // the behaviour's document
+	Outbox      []Entry         `json:"outbox"`
+	Unread      int             `json:"unread"` // mail not yet decided, at most state.MailBatch
+	Dead        []DeadRef       `json:"dead,omitempty"`
+	Quarantined time.Time       `json:"quarantined,omitzero"`
+	Crashes     int             `json:"crashes,omitempty"`
+	LastPanic   string          `json:"last_panic,omitempty"`
+	Due         time.Time       `json:"due,omitzero"`
+	Now         time.Time       `json:"now"`
+}
+
+// See reads a subject without taking part in it.
+func See(ctx context.Context, store interface {
+	Load(ctx context.Context, s state.Subject) (state.Snapshot, error)
+}, s state.Subject) (View, error) {
+	snap, err := store.Load(ctx, s)
+	if err != nil {
+		return View{}, fmt.Errorf("load %s: %w", s, err)
+	}
+	env, err := decodeEnvelope(snap.Doc)
+	if err != nil {
+		return View{}, fmt.Errorf("load %s: %w", s, err)
+	}
+	return View{env.Doc, env.Outbox, len(snap.Mail), env.Dead, env.Quarantined, env.Crashes, env.LastPanic, snap.Wake, snap.Now}, nil
+}
+
+// explain logs and counts the boxes that a decision passed.
+func (e *Engine) explain(s state.Subject, why []string) {
+	if len(why) == 0 {
+		return
+	}
+	for _, w := range why {
+		e.metrics.reasons.WithLabelValues(s.Kind, w).Inc()
+	}
+	e.log.Info("decided", zap.Stringer("subject", s), zap.Strings("reason", why))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// pause waits for d or the end of ctx, whose error it answers.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,128 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// DeadLetter is work given up, with its whole story, kept 90 days under the record "dead/<ID>" of its subject.
+type DeadLetter struct {
+	ID      string          `json:"id"`
+	Subject state.Subject   `json:"subject"`
+	At      time.Time       `json:"at"`
+	Why     string          `json:"why"`
+	Mail    *state.Mail     `json:"mail,omitempty"`  // given-up mail
+	Entry   *Entry          `json:"entry,omitempty"` // or given-up effect
+	Data    json.RawMessage `json:"data,omitempty"`
+}
+
+// deadKept is how many dead letters one subject lists; older ones stay as records until they expire.
+const deadKept = 100
+
+// deadReconcileAfter leaves Decide time to act on the outcome before the subject compares itself with the outside.
+const deadReconcileAfter = 10 * time.Second
+
+// bury lists a dead letter in the envelope and answers its record.
+func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
+	d.At = now
+	e.Dead = append(e.Dead, DeadRef{ID: d.ID, At: now})
+	if n := len(e.Dead) - deadKept; n > 0 {
+		e.Dead = slices.Delete(e.Dead, 0, n)
+	}
+	e.planReconcile(now.Add(deadReconcileAfter), "dead letter")
+	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: deadLife}
+}
+
+// ErrNoDeadLetter: the subject lists no dead letter with that ID.
+var ErrNoDeadLetter = errors.New("no such dead letter")
+
+// DeadLetter reads one dead letter.
+func (e *Engine) DeadLetter(ctx context.Context, s state.Subject, id string) (DeadLetter, error) {
+	b, err := e.store.Record(ctx, s, "dead/"+id)
+	if errors.Is(err, state.ErrNotFound) {
+		return DeadLetter{}, fmt.Errorf("%s of %s: %w", id, s, ErrNoDeadLetter)
+	}
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("read dead letter %s of %s: %w", id, s, err)
+	}
+	var d DeadLetter
+	if err := json.Unmarshal(b, &d); err != nil {
+		return DeadLetter{}, fmt.Errorf("decode dead letter %s of %s: %w", id, s, err)
+	}
+	return d, nil
+}
+
+// Retry puts a dead letter's work back: an effect into the outbox with its tries at zero, to be looked up before it is
+// called; a mail to the end of the mailbox. by is who asked, for the journal.
+func (e *Engine) Retry(ctx context.Context, s state.Subject, id, by string) error {
+	d, err := e.DeadLetter(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	if d.Mail != nil {
+		// Stored before the letter is taken off the list: a crash in between repeats a mail, which is harmless.
+		_, err := e.Tell(ctx, state.Delivery{
+			Subject: s, ID: d.Mail.ID + "#retry-" + strconv.FormatInt(d.At.UnixMilli(), 10),
+			Kind: d.Mail.Kind, Format: d.Mail.Format, Body: d.Mail.Body,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return e.amend(ctx, s, func(env *envelope, now time.Time) ([]state.Record, []byte, error) {
+		if !env.removeDead(id) {
+			return nil, nil, fmt.Errorf("%s of %s: %w", id, s, ErrNoDeadLetter)
+		}
+		if d.Entry != nil && env.entry(d.Entry.Key) < 0 {
+			env.Rev++
+			env.Outbox = append(env.Outbox, Entry{Wish: d.Entry.Wish, Rev: env.Rev, Born: now, Unsure: now})
+			env.Outbox[len(env.Outbox)-1].NotBefore = time.Time{}
+		}
+		return []state.Record{{Key: "dead/" + id}}, audit(now, by, "retried dead letter "+id), nil
+	})
+}
+
+// Discard takes a dead letter off the list for good. by is who asked, for the journal.
+func (e *Engine) Discard(ctx context.Context, s state.Subject, id, by string) error {
+	return e.amend(ctx, s, func(env *envelope, now time.Time) ([]state.Record, []byte, error) {
+		if !env.removeDead(id) {
+			return nil, nil, fmt.Errorf("%s of %s: %w", id, s, ErrNoDeadLetter)
+		}
+		return []state.Record{{Key: "dead/" + id}}, audit(now, by, "discarded dead letter "+id), nil
+	})
+}
+
+// Release takes a subject out of quarantine, its crash and panic counters at zero. by is who asked.
+func (e *Engine) Release(ctx context.Context, s state.Subject, by string) error {
+	return e.amend(ctx, s, func(env *envelope, now time.Time) ([]state.Record, []byte, error) {
+		env.Quarantined, env.Hold, env.Crashes, env.Panics = time.Time{}, time.Time{}, 0, 0
+		env.planReconcile(now, "released from quarantine")
+		return nil, audit(now, by, "released from quarantine"), nil
+	})
+}
+
+func (e *envelope) removeDead(id string) bool {
+	n := len(e.Dead)
+	e.Dead = slices.DeleteFunc(e.Dead, func(d DeadRef) bool { return d.ID == id })
+	return len(e.Dead) < n
+}
+
+func audit(now time.Time, by, what string) []byte {
+	return mustJSON(map[string]any{"at": now, "by": by, "why": []string{what}})
+}
+
+// mustJSON encodes values of our own types, which always encode.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
+}

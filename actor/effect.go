@@ -1,0 +1,190 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// errRefused is what confirm answers when the effect must not be started any more.
+var errRefused = errors.New("no longer the holder of an unchanged document")
+
+// do attempts one entry. Its outcome stays pending in t.attempt until a commit has saved it.
+func (t *turn) do(x Entry) error {
+	// An effect starts only with more than half the lease left (guarantee 3).
+	if ttl := t.locker.TTL(); time.Until(t.lease.Deadline()) <= ttl/2 {
+		ctx, cancel := t.op()
+		err := t.lease.Extend(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("extend the lease of %s before %s: %w", t.s, x.Key, err)
+		}
+	}
+	if x.Unsure.IsZero() && t.lookUpFirst() {
+		x.Unsure = t.now()
+	}
+	t.opt.Trace(t.s, AtDoing)
+	ctx, cancel := context.WithTimeout(t.lease.Context(), t.k.EffectTimeout)
+	stop := context.AfterFunc(t.hard, cancel)
+	refused := false
+	out := t.attemptOnce(ctx, x, &refused)
+	stop()
+	cancel()
+	if err := context.Cause(t.lease.Context()); err != nil {
+		return err // the successor finds the entry unsure
+	}
+	t.opt.Trace(t.s, AtDone)
+	if refused {
+		// Nothing has left. The store's answer to the next commit says what happened: mail, moved, or taken.
+		return t.refresh()
+	}
+	t.attempt = &attempt{n: t.env.Attempts + 1, entry: x, out: out, at: t.now(), orderly: t.hard.Err() != nil}
+	t.metrics.effects.WithLabelValues(t.s.Kind, x.Kind, string(out.Code)).Inc()
+	fields := []zap.Field{zap.Stringer("subject", t.s), zap.String("effect", x.Kind), zap.String("key", x.Key), zap.String("code", string(out.Code))}
+	if out.Err != nil {
+		fields = append(fields, zap.Error(out.Err), zap.Int("tries", x.Tries))
+	}
+	t.log.Info("effect", fields...)
+	return nil
+}
+
+// refresh reads the subject again under our token.
+func (t *turn) refresh() error {
+	_, err := t.begin()
+	return err
+}
+
+// attemptOnce runs Do, or the engine's own effect, and turns a panic into a failure.
+func (t *turn) attemptOnce(ctx context.Context, x Entry, refused *bool) (out Outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.metrics.faults.WithLabelValues(t.s.Kind, "panic").Inc()
+			t.log.Error("an effect panicked: this is a bug in Signalbox", zap.Stringer("subject", t.s), zap.String("key", x.Key), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			out = Outcome{Code: Failed, Err: fmt.Errorf("panic in the effect: %v", p)}
+		}
+	}()
+	if x.To != nil {
+		_, err := t.Tell(ctx, state.Delivery{
+			Subject: *x.To, ID: t.s.String() + "#" + x.Key + "#" + strconv.FormatInt(x.Rev, 10),
+			Kind: x.Kind, Format: 1, Body: x.Want,
+		})
+		if err != nil {
+			return Outcome{Code: Failed, Err: err}
+		}
+		return Outcome{Code: Done}
+	}
+	return t.k.do(ctx, t.s, x, t.now(), func(ctx context.Context) error {
+		c, err := t.store.Confirm(ctx, t.s, t.lease.Token(), t.version, t.env.Seq)
+		if err != nil {
+			*refused = true
+			return fmt.Errorf("confirm: %w", err)
+		}
+		if c.Verdict != state.OK || c.Unread {
+			*refused = true
+			return errRefused
+		}
+		return nil
+	})
+}
+
+// record applies the pending attempt to env, once, and answers the records and journal lines that go with it.
+func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
+	a := t.attempt
+	if a == nil || a.n <= env.Attempts {
+		return nil, nil
+	}
+	env.Attempts = a.n
+	x, out := a.entry, a.out
+	if x.To == nil {
+		line := map[string]any{"at": a.at, "effect": x.Kind, "key": x.Key, "code": out.Code}
+		if out.Err != nil {
+			line["error"] = out.Err.Error()
+		}
+		journal = append(journal, mustJSON(line))
+	}
+	i := env.entry(x.Key)
+	if i < 0 || env.Outbox[i].Rev != x.Rev {
+		// An Ask replaced the wish while the call was out. What the call did is still an input, and the newer wish
+		// must look before it acts.
+		if i >= 0 && env.Outbox[i].Unsure.IsZero() {
+			env.Outbox[i].Unsure = a.at
+		}
+		if out.Code == Done || out.Code == Refused {
+			env.Results = append(env.Results, result(x, out.Code, out))
+		}
+		return put, journal
+	}
+	cur := &env.Outbox[i]
+	if out.Err != nil {
+		cur.LastError = out.Err.Error()
+		if cur.FailingFrom.IsZero() {
+			cur.FailingFrom = a.at
+		}
+	}
+	finish := func(code Code) {
+		env.Results = append(env.Results, result(x, code, out))
+		env.Outbox = slices.Delete(env.Outbox, i, i+1)
+	}
+	bury := func(why string) {
+		dead := *cur
+		put = append(put, env.bury(DeadLetter{ID: "e" + strconv.FormatInt(x.Rev, 10), Subject: t.s, Why: why, Entry: &dead, Data: out.Data}, a.at))
+		t.metrics.faults.WithLabelValues(t.s.Kind, "dead-letter").Inc()
+		t.log.Error("dead letter: effect given up", zap.Stringer("subject", t.s), zap.String("effect", x.Kind), zap.String("key", x.Key), zap.String("reason", why))
+	}
+	switch out.Code {
+	case Done:
+		finish(Done)
+	case Refused:
+		if !out.Quiet {
+			bury(cur.LastError)
+		}
+		finish(Refused)
+	case Contention:
+		cur.Contentions++
+		cur.NotBefore = a.at.Add(max(out.After, contentionBackoff(cur.Contentions)))
+	case AuthPause:
+		cur.Contentions++
+		cur.NotBefore = a.at.Add(max(out.After, authBackoff(cur.Contentions)))
+	case Settling:
+		cur.NotBefore = a.at.Add(max(out.After, time.Second))
+	case Stale:
+		cur.NotBefore = a.at.Add(max(out.After, time.Second))
+		env.Results = append(env.Results, result(x, Stale, out))
+	default: // Failed
+		if cur.Unsure.IsZero() {
+			cur.Unsure = a.at
+		}
+		if a.orderly {
+			break
+		}
+		cur.Tries++
+		cur.NotBefore = a.at.Add(max(out.After, tryBackoff(cur.Tries)))
+		if cur.Tries < maxTries || cur.To != nil {
+			break
+		}
+		if cur.Class == Shutting {
+			cur.NotBefore = a.at.Add(shutEvery)
+			t.metrics.faults.WithLabelValues(t.s.Kind, "open-outside").Inc()
+			break
+		}
+		bury(fmt.Sprintf("given up after %d tries: %s", cur.Tries, cur.LastError))
+		finish(GivenUp)
+	}
+	return put, journal
+}
+
+func result(x Entry, code Code, out Outcome) Result {
+	r := Result{Key: x.Key, Rev: x.Rev, Kind: x.Kind, Want: x.Want, Code: code, Data: out.Data}
+	if out.Err != nil {
+		r.Error = out.Err.Error()
+	}
+	return r
+}

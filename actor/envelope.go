@@ -1,0 +1,210 @@
+package actor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// envelopeFormat is the newest form of a stored document that this code reads and the one it writes.
+const envelopeFormat = 1
+
+// errNewer: a document or mail of a format this code does not know. It is left alone for newer code (guarantee 11).
+var errNewer = errors.New("written in a newer format")
+
+// envelope is what the store keeps as the document: the behaviour's own document, and beside it everything the engine
+// must remember across turns, so that one commit saves both.
+type envelope struct {
+	Format int             `json:"format"`
+	Doc    json.RawMessage `json:"doc,omitempty"`
+	Now    time.Time       `json:"now,omitzero"` // newest time seen; time of this subject never runs backwards
+
+	Seq      int64 `json:"seq,omitempty"`      // mail consumed up to here
+	Rev      int64 `json:"rev,omitempty"`      // revision given to the newest entry
+	Attempts int64 `json:"attempts,omitempty"` // attempts recorded: an outcome is applied once, however often its save is resent
+
+	Outbox  []Entry       `json:"outbox,omitempty"`
+	Results []Result      `json:"results,omitempty"` // outcomes that Decide has not consumed
+	Wake    time.Time     `json:"wake,omitzero"`     // asked for by the behaviour
+	Index   []state.Index `json:"index,omitempty"`   // asked for by the behaviour
+
+	Reconcile []planned `json:"reconcile,omitempty"` // compare with the outside from then on
+
+	Hold         time.Time `json:"hold,omitzero"` // no work before: back-off after a crash or panic
+	Crashes      int       `json:"crashes,omitempty"`
+	Panics       int       `json:"panics,omitempty"`
+	AloneThrough int64     `json:"alone_through,omitempty"` // mail up to here is decided one by one: one of it panicked
+	Quarantined  time.Time `json:"quarantined,omitzero"`
+	LastPanic    string    `json:"last_panic,omitempty"`
+
+	Dead []DeadRef `json:"dead,omitempty"`
+}
+
+// DeadRef points at a dead letter's record.
+type DeadRef struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+}
+
+func decodeEnvelope(b []byte) (envelope, error) {
+	env := envelope{Format: envelopeFormat}
+	if len(b) == 0 {
+		return env, nil
+	}
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return env, fmt.Errorf("decode document: %w", err)
+	}
+	if head.Format > envelopeFormat {
+		return env, fmt.Errorf("document format %d, this version knows %d: %w", head.Format, envelopeFormat, errNewer)
+	}
+	if err := json.Unmarshal(b, &env); err != nil {
+		return env, fmt.Errorf("decode document: %w", err)
+	}
+	env.Format = envelopeFormat
+	return env, nil
+}
+
+// clone is deep enough that apply and record on the copy leave the original as it was read.
+func (e *envelope) clone() *envelope {
+	c := *e
+	c.Outbox = slices.Clone(e.Outbox)
+	c.Results = slices.Clone(e.Results)
+	c.Dead = slices.Clone(e.Dead)
+	return &c
+}
+
+func (e *envelope) entry(key string) int {
+	return slices.IndexFunc(e.Outbox, func(x Entry) bool { return x.Key == key })
+}
+
+// pick answers the entry to do next: shutting before permitting before cosmetic, then the oldest. nil = none is due.
+func (e *envelope) pick(now time.Time) *Entry {
+	var best *Entry
+	for i := range e.Outbox {
+		x := &e.Outbox[i]
+		if x.NotBefore.After(now) {
+			continue
+		}
+		if best == nil || x.Class < best.Class || x.Class == best.Class && x.Rev < best.Rev {
+			best = x
+		}
+	}
+	return best
+}
+
+// due answers when there is work that no new mail brings: the zero time = never.
+func (e *envelope) due(now time.Time) time.Time {
+	if !e.Quarantined.IsZero() {
+		return now.Add(shutEvery)
+	}
+	var t time.Time
+	sooner := func(x time.Time) {
+		if t.IsZero() || x.Before(t) {
+			t = x
+		}
+	}
+	if len(e.Results) > 0 {
+		sooner(now)
+	}
+	if !e.Wake.IsZero() {
+		sooner(e.Wake)
+	}
+	for _, p := range e.Reconcile {
+		sooner(p.At)
+	}
+	for _, x := range e.Outbox {
+		if x.NotBefore.IsZero() {
+			sooner(now)
+		} else {
+			sooner(x.NotBefore)
+		}
+	}
+	if !t.IsZero() && e.Hold.After(t) {
+		t = e.Hold
+	}
+	return t
+}
+
+// planned is a reconcile to come.
+type planned struct {
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
+}
+
+// planReconcile makes the subject compare itself with the outside at that time. One plan per reason: the newest.
+func (e *envelope) planReconcile(at time.Time, why string) {
+	plans := slices.DeleteFunc(slices.Clone(e.Reconcile), func(p planned) bool { return p.Why == why })
+	e.Reconcile = append(plans, planned{at, why})
+}
+
+// takeReconcile takes the plans that are due off the list and answers their reasons, "" if there is none.
+func (e *envelope) takeReconcile(now time.Time) string {
+	var why []string
+	e.Reconcile = slices.DeleteFunc(slices.Clone(e.Reconcile), func(p planned) bool {
+		if !p.At.After(now) {
+			why = append(why, p.Why)
+		}
+		return !p.At.After(now)
+	})
+	return strings.Join(why, ", ")
+}
+
+// merge puts wishes into the outbox. inFlight says that another process may be attempting an entry at this moment
+// (an Ask under somebody's lease): then nothing counts as never attempted.
+func (e *envelope) merge(wishes []Wish, now time.Time, inFlight bool) {
+	for _, w := range wishes {
+		i := e.entry(w.Key)
+		if i < 0 {
+			e.Rev++
+			e.Outbox = append(e.Outbox, Entry{Wish: w, Rev: e.Rev, Born: now})
+			continue
+		}
+		old := e.Outbox[i]
+		if old.Kind == w.Kind && bytes.Equal(old.Want, w.Want) && sameSubject(old.To, w.To) {
+			continue
+		}
+		attempted := old.Attempted() || inFlight
+		if w.Undo && !attempted {
+			e.Outbox = slices.Delete(e.Outbox, i, i+1)
+			e.Results = append(e.Results, Result{Key: old.Key, Rev: old.Rev, Kind: old.Kind, Want: old.Want, Code: Dropped})
+			continue
+		}
+		e.Rev++
+		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure}
+		if attempted && next.Unsure.IsZero() {
+			next.Unsure = now
+		}
+		e.Outbox[i] = next
+	}
+}
+
+func sameSubject(a, b *state.Subject) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// index is the behaviour's places and the engine's own.
+func (e *envelope) index(now time.Time) []state.Index {
+	out := append(slices.Clone(e.Index), state.Index{Name: "touched", Score: float64(now.UnixMilli())})
+	for _, d := range e.Dead {
+		out = append(out, state.Index{Name: "dead", Label: d.ID, Score: float64(d.At.UnixMilli())})
+	}
+	for _, x := range e.Outbox {
+		if x.Tries > 0 || x.Contentions > 0 {
+			out = append(out, state.Index{Name: "failing", Label: x.Key, Score: float64(x.FailingFrom.UnixMilli())})
+		}
+		if x.Class == Shutting && x.Tries >= maxTries {
+			out = append(out, state.Index{Name: "open-outside", Label: x.Key, Score: float64(x.FailingFrom.UnixMilli())})
+		}
+	}
+	if !e.Quarantined.IsZero() {
+		out = append(out, state.Index{Name: "quarantine", Score: float64(e.Quarantined.UnixMilli())})
+	}
+	return out
+}
