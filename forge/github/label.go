@@ -1,0 +1,37 @@
+package github
+
+import (
+	"context"
+	"errors"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+)
+
+var _ prmanager.Labeller = (*Client)(nil)
+
+// SetLabel adds or removes one label: 1 call. What is so already is a success. A label that the repository lacks is
+// created by adding it; a label or pull request that is gone needs no removing.
+func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, present bool) error {
+	op := "remove label"
+	if present {
+		op = "add label"
+	}
+	client, owner, name, err := c.on(ctx, ref.Repo)
+	if err != nil {
+		return err
+	}
+	escaped, ok := segment(label)
+	if !ok {
+		return permanent(op, errors.New("no usable label name"))
+	}
+	if present {
+		_, _, err = client.Issues.AddLabelsToIssue(ctx, owner, name, ref.Number, []string{label})
+		return c.fault(op, err)
+	}
+	_, err = client.Issues.RemoveLabelForIssue(ctx, owner, name, ref.Number, escaped)
+	if err = c.fault(op, err); notFound(err) {
+		return nil
+	}
+	return err
+}
