@@ -12,14 +12,21 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/signalbox-ci/signalbox/forge/github"
 	"github.com/signalbox-ci/signalbox/state"
 )
 
 // BenchmarkDelivery measures one 24 KB delivery through the handler against the least that any receiver must do: read,
 // HMAC-SHA256, 202. Both run in turn, in memory, so that "ratio" (handler / least) holds on a machine that drifts.
-// The forge here parses with encoding/json; a real one brings its own parser.
 func BenchmarkDelivery(b *testing.B) {
-	body := strings.Replace(pull, `"number"`, `"text":"`+strings.Repeat("x", 24<<10-len(pull)-10)+`","number"`, 1)
+	hook, err := github.NewHook("github", []string{secret})
+	if err != nil {
+		b.Fatal(err)
+	}
+	// As large as GitHub's, and like them mostly links that nobody reads.
+	links := strings.Repeat(`"comments_url":"https://api.github.com/repos/acme/widgets/comments{/number}",`, 300)
+	body := `{"action":"opened","number":7,"pull_request":{` + links + `"number":7,"state":"open","updated_at":"2026-11-20T10:00:00Z"},` +
+		`"repository":{"id":1296269,"full_name":"acme/widgets"}}`
 	mac := sign(secret, []byte(body))
 	n := 0
 	request := func() *http.Request {
@@ -43,7 +50,7 @@ func BenchmarkDelivery(b *testing.B) {
 	handler := newHandler(b, func(context.Context, state.Delivery) (state.Accepted, error) {
 		return state.Accepted{Seq: 1}, nil
 	}, zap.NewNop())
-	handler.forges = map[string]Forge{"github": octopus{[]string{secret}}}
+	handler.forges = map[string]Forge{"github": hook}
 
 	timed := func(h http.Handler) time.Duration {
 		r, w := request(), httptest.NewRecorder()
