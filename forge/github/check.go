@@ -11,7 +11,10 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
 )
+
+var _ status.Checks = (*Client)(nil)
 
 // What GitHub takes: a status description in runes, a summary in bytes, same-named runs or statuses on a commit in
 // pages of 100 (A2: 1000 of each).
@@ -21,10 +24,10 @@ const (
 	checkPages     = 10
 )
 
-// WriteCheck shows the check and answers its id. As an App it is a check run: with an ID the run is updated, unless
-// that run is gone, completed (it would be reopened, and required checks would see it run) or of another commit; then
-// and without an ID a new run is made. With a token it is a commit status, which is append-only and has no id to
-// update.
+// WriteCheck shows the check and answers the id under which it can be updated. As an App it is a check run: with an
+// ID the run is updated, unless that run is gone, completed (a completed run is never reopened), of another commit or
+// not ours; then, and without an ID, a new run is made. With a token it is a commit status, which is append-only: the
+// id is empty.
 //
 // A summary that is empty shows the title: GitHub insists on one.
 func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, err error) {
@@ -36,7 +39,7 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 		return "", permanent("write check", errSHA)
 	}
 	if c.app == nil {
-		return c.writeStatus(ctx, client, owner, name, check)
+		return "", c.writeStatus(ctx, client, owner, name, check)
 	}
 	if check.ID != "" {
 		id, updated, err := c.updateRun(ctx, client, owner, name, check)
@@ -45,10 +48,10 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 		}
 	}
 	const op = "create check run"
-	status, conclusion := runState(check.State)
+	state, conclusion := runState(check.State)
 	run, _, err := client.Checks.CreateCheckRun(ctx, owner, name, gh.CreateCheckRunOptions{
 		Name: check.Name, HeadSHA: check.SHA, ExternalID: given(check.ExternalID), DetailsURL: given(check.URL),
-		Status: &status, Conclusion: conclusion, Output: output(check), Actions: actions(check),
+		Status: &state, Conclusion: conclusion, Output: output(check), Actions: actions(check),
 	})
 	if err != nil {
 		return "", c.fault(op, err)
@@ -75,10 +78,10 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 	if old.GetStatus() == "completed" || old.GetHeadSHA() != check.SHA || old.GetApp().GetID() != c.appID {
 		return "", false, nil
 	}
-	status, conclusion := runState(check.State)
+	state, conclusion := runState(check.State)
 	run, _, err := client.Checks.UpdateCheckRun(ctx, owner, name, number, gh.UpdateCheckRunOptions{
 		Name: check.Name, ExternalID: given(check.ExternalID), DetailsURL: given(check.URL),
-		Status: &status, Conclusion: conclusion, Output: output(check), Actions: actions(check),
+		Status: &state, Conclusion: conclusion, Output: output(check), Actions: actions(check),
 	})
 	if err != nil {
 		return "", false, c.fault(op, err)
@@ -89,10 +92,10 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 	return check.ID, true, nil
 }
 
-// FindCheck looks whether GitHub shows the check already. found means that nothing is left to write: our newest run
-// with the ExternalID has the wanted state, or the newest status of that context is by us and says the same. id is
-// that of our run with the ExternalID whatever its state, so that it can be updated. Runs and statuses of the same
-// name by others are ignored (an App's), or stand in the way (a token's: the newest status of a context counts).
+// FindCheck says whether GitHub shows the check already: the newest run of ours with this name has the ExternalID
+// (and the ID, where one is given) and the wanted state; with a token, the newest status of that context is by us and
+// says the same. id is that of our newest run if its ExternalID fits, whatever its state. Runs of other apps are
+// ignored (T26); a status of somebody else is not, since the newest of a context counts whoever wrote it.
 func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, found bool, err error) {
 	client, owner, name, err := c.on(ctx, check.Repo)
 	if err != nil {
@@ -102,11 +105,13 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 		return "", false, permanent("find check", errSHA)
 	}
 	if c.app == nil {
-		return c.findStatus(ctx, client, owner, name, check)
+		found, err = c.findStatus(ctx, client, owner, name, check)
+		return "", found, err
 	}
 	const op = "find check run"
-	all := "all"
-	list := &gh.ListCheckRunsOptions{CheckName: &check.Name, Filter: &all, AppID: &c.appID, ListOptions: gh.ListOptions{PerPage: 100}}
+	list := &gh.ListCheckRunsOptions{
+		CheckName: &check.Name, Filter: gh.String("all"), AppID: &c.appID, ListOptions: gh.ListOptions{PerPage: 100},
+	}
 	var newest *gh.CheckRun
 	for range checkPages {
 		page, res, err := client.Checks.ListCheckRunsForRef(ctx, owner, name, check.SHA, list)
@@ -114,7 +119,7 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 			return "", false, c.fault(op, err)
 		}
 		for _, run := range page.CheckRuns {
-			if run.GetApp().GetID() == c.appID && run.GetExternalID() == check.ExternalID && run.GetID() > newest.GetID() {
+			if run.GetApp().GetID() == c.appID && run.GetName() == check.Name && run.GetID() > newest.GetID() {
 				newest = run
 			}
 		}
@@ -122,55 +127,52 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 			break
 		}
 	}
-	if newest == nil {
+	if newest == nil || newest.GetExternalID() != check.ExternalID {
 		return "", false, nil
 	}
-	status, conclusion := runState(check.State)
-	shown := newest.GetStatus() == status && (conclusion == nil || newest.GetConclusion() == *conclusion)
-	return strconv.FormatInt(newest.GetID(), 10), shown, nil
+	id = strconv.FormatInt(newest.GetID(), 10)
+	state, conclusion := runState(check.State)
+	shown := newest.GetStatus() == state && (conclusion == nil || newest.GetConclusion() == *conclusion)
+	return id, shown && (check.ID == "" || check.ID == id), nil
 }
 
-func (c *Client) writeStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (string, error) {
+func (c *Client) writeStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) error {
 	const op = "create commit status"
-	want := status(check)
+	want := commitStatus(check)
 	made, _, err := client.Repositories.CreateStatus(ctx, owner, name, check.SHA, &want)
 	if err != nil {
-		return "", c.fault(op, err)
+		return c.fault(op, err)
 	}
 	if made.GetID() == 0 {
-		return "", incomplete(op)
+		return incomplete(op)
 	}
-	return strconv.FormatInt(made.GetID(), 10), nil
+	return nil
 }
 
-func (c *Client) findStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (string, bool, error) {
+func (c *Client) findStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (bool, error) {
 	const op = "find commit status"
 	me, _, err := c.Self(ctx)
 	if err != nil {
-		return "", false, err
+		return false, err
 	}
-	want := status(check)
+	want := commitStatus(check)
 	list := &gh.ListOptions{PerPage: 100}
 	for range checkPages {
 		page, res, err := client.Repositories.ListStatuses(ctx, owner, name, check.SHA, list)
 		if err != nil {
-			return "", false, c.fault(op, err)
+			return false, c.fault(op, err)
 		}
 		// Newest first: the first of the context is the one that counts.
 		if i := slices.IndexFunc(page, func(s *gh.RepoStatus) bool { return s.GetContext() == check.Name }); i >= 0 {
 			s := page[i]
-			if s.GetCreator().GetID() != me.ID {
-				return "", false, nil
-			}
-			same := s.GetState() == want.GetState() && s.GetDescription() == want.GetDescription() &&
-				s.GetTargetURL() == want.GetTargetURL()
-			return strconv.FormatInt(s.GetID(), 10), same, nil
+			return s.GetCreator().GetID() == me.ID && s.GetState() == want.GetState() &&
+				s.GetDescription() == want.GetDescription() && s.GetTargetURL() == want.GetTargetURL(), nil
 		}
 		if list.Page = res.NextPage; list.Page == 0 {
 			break
 		}
 	}
-	return "", false, nil
+	return false, nil
 }
 
 // runState says a state in the words of check runs. A gate that is shut is completed: only then the button shows.
@@ -181,9 +183,9 @@ func runState(s forge.CheckState) (status string, conclusion *string) {
 	return "completed", gh.String(string(s))
 }
 
-// status is the check as a commit status. Waiting for a maintainer is pending, not a failure; a cancelled check must
+// commitStatus is the check as a commit status. Waiting for a maintainer is pending, not a failure; a cancelled check must
 // not satisfy a required one.
-func status(check forge.Check) gh.RepoStatus {
+func commitStatus(check forge.Check) gh.RepoStatus {
 	state := "pending"
 	switch check.State {
 	case forge.CheckSuccess:

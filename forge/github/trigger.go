@@ -2,7 +2,6 @@ package github
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -82,8 +81,21 @@ func (c *Client) cancelRun(ctx context.Context, client *gh.Client, owner, name, 
 	return refused
 }
 
-// errKey refuses what must never leave: a run whose key or commit is missing would match, or test, anything.
-var errKey = errors.New("the run has no key or no full commit SHA")
+// What must never leave: a run without key, commit or head repository would match, or test, anything.
+var (
+	errKey  = errors.New("the run has no key or no full commit SHA")
+	errHead = errors.New("the run has no full commit SHA, or its head repository is gone")
+)
+
+// post makes a call that go-github v66 does not know.
+func (c *Client) post(ctx context.Context, client *gh.Client, op, path string, body, into any) error {
+	req, err := client.NewRequest(http.MethodPost, path, body)
+	if err != nil {
+		return permanent(op, errors.New("no request can be made of it"))
+	}
+	_, err = client.Do(ctx, req, into)
+	return c.fault(op, err)
+}
 
 // sendable checks what goes to CI, and fills in the commit of the base branch where the caller has none (1 call).
 func (c *Client) sendable(ctx context.Context, op string, run forge.Run) (forge.Run, error) {
@@ -98,13 +110,6 @@ func (c *Client) sendable(ctx context.Context, op string, run forge.Run) (forge.
 		run.BaseSHA = live.Base.SHA
 	}
 	return run, nil
-}
-
-// raw is v as go-github wants a payload.
-func raw(v any) (*json.RawMessage, error) {
-	b, err := json.Marshal(v)
-	m := json.RawMessage(b)
-	return &m, err
 }
 
 // cancel stops the run of the receipt, or the one find knows of.

@@ -2,6 +2,7 @@ package github
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	gh "github.com/google/go-github/v66/github"
@@ -48,17 +49,20 @@ func (t Dispatch) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	if err != nil {
 		return forge.Receipt{}, err
 	}
-	payload, err := raw(struct {
-		Key     string `json:"key"`
-		PR      int    `json:"pr"`
-		SHA     string `json:"sha"`
-		BaseSHA string `json:"base_sha"`
-	}{run.Key, run.Ref.Number, run.SHA, run.BaseSHA})
+	payload, err := json.Marshal(clientPayload{run.Key, run.Ref.Number, run.SHA, run.BaseSHA})
 	if err != nil {
 		return forge.Receipt{}, permanent(op, fmt.Errorf("encode payload: %w", err))
 	}
-	_, _, err = client.Repositories.Dispatch(ctx, owner, name, gh.DispatchRequestOptions{EventType: "signalbox", ClientPayload: payload})
+	_, _, err = client.Repositories.Dispatch(ctx, owner, name,
+		gh.DispatchRequestOptions{EventType: "signalbox", ClientPayload: (*json.RawMessage)(&payload)})
 	return forge.Receipt{}, t.client.fault(op, err)
+}
+
+type clientPayload struct {
+	Key     string `json:"key"`
+	PR      int    `json:"pr"`
+	SHA     string `json:"sha"`
+	BaseSHA string `json:"base_sha"`
 }
 
 // Cancel cancels the run of the receipt, or the one that Find finds; nothing found is a success.

@@ -81,12 +81,8 @@ func (t Workflow) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	}}
 	send := func() (made dispatchAnswer, err error) {
 		path := fmt.Sprintf("repos/%s/%s/actions/workflows/%s/dispatches", owner, name, t.file)
-		req, err := client.NewRequest(http.MethodPost, path, body)
-		if err != nil {
-			return made, permanent(op, errors.New("no request can be made of it"))
-		}
-		_, err = client.Do(ctx, req, &made)
-		return made, t.client.fault(op, err)
+		err = t.client.post(ctx, client, op, path, body, &made)
+		return made, err
 	}
 	made, err := send()
 	if f := forge.Classify(err); err != nil && (f.Status == http.StatusBadRequest || f.Status == http.StatusUnprocessableEntity) &&
