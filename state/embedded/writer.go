@@ -1,0 +1,258 @@
+package embedded
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+const (
+	// groupMax bounds how many operations share a transaction, and so how long the first of them waits.
+	groupMax = 256
+	// checkpointAfter is the number of operations after which the write-ahead log is carried into the database.
+	checkpointAfter = 1000
+	// sweepEvery and sweepChunk pace retention: so many rows of a table at a time.
+	sweepEvery = time.Minute
+	sweepChunk = 200
+	// walLimit is what is left of the log's file after a burst, in bytes.
+	walLimit = 64 << 20
+	// cacheKiB is the writer's page cache; the index over delivery ids is hit at random.
+	cacheKiB = 32 << 10
+	// busyTimeout is for what is none of ours: a person's shell, a backup.
+	busyTimeout = 5 * time.Second
+)
+
+// errClosed is what operations answer after Close.
+var errClosed = errors.New("store closed")
+
+// op is one operation on its way through the writer.
+type op struct {
+	run  func(*tx) error
+	err  error
+	done chan struct{}
+}
+
+// do hands an operation to the writer and waits for its answer. The writer takes an operation up at once or not at
+// all, so an end of ctx can never leave one behind that is done later.
+func (s *Store) do(ctx context.Context, run func(*tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o := &op{run: run, done: make(chan struct{})}
+	select {
+	case s.ops <- o:
+		<-o.done
+		return o.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.Failed():
+		return s.broken.get()
+	case <-s.quit:
+		return errClosed
+	}
+}
+
+// writer owns the one connection that writes.
+type writer struct {
+	ops  <-chan *op
+	quit <-chan struct{}
+	fail func(error)
+	tx   tx
+
+	group []*op     // scratch
+	fresh int       // operations since the last checkpoint
+	swept time.Time // when retention last had nothing left to do
+}
+
+// newWriter sets up the connection and brings the file to the current format.
+func newWriter(ctx context.Context, pool *sql.DB, opts Options) (*writer, error) {
+	pool.SetMaxOpenConns(1)
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Format first: a file that is not ours is left as it is.
+	found, err := checkSchema(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	var mode string
+	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return nil, err
+	}
+	if mode != "wal" {
+		return nil, fmt.Errorf("its file system allows no write-ahead log (journal mode %q)", mode)
+	}
+	settings := fmt.Sprintf("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA wal_autocheckpoint = 0; "+
+		"PRAGMA journal_size_limit = %d; PRAGMA cache_size = -%d; PRAGMA busy_timeout = %d",
+		walLimit, cacheKiB, busyTimeout.Milliseconds())
+	if _, err := conn.ExecContext(ctx, settings); err != nil {
+		return nil, err
+	}
+	if found == 0 {
+		if err := createSchema(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+	w := &writer{tx: tx{
+		ctx: context.WithoutCancel(ctx), conn: conn, statements: map[string]*sql.Stmt{},
+		clock: opts.Now, rawQuota: opts.RawQuota,
+	}}
+	// Whoever held a subject died with the process that had the file open.
+	if _, err := conn.ExecContext(ctx, "UPDATE subject SET due = ? WHERE holder <> ''", millis(opts.Now())); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// run is the writer's life; it ends with quit or with the disk.
+func (w *writer) run() {
+	for {
+		select {
+		case <-w.quit:
+			return
+		case o := <-w.ops:
+			if err := w.write(o); err != nil {
+				w.fail(err)
+				return
+			}
+		}
+		if err := w.tend(); err != nil {
+			w.fail(err)
+			return
+		}
+	}
+}
+
+// write does first, and what else is waiting, in one transaction, and answers all of them. Its error is fatal.
+func (w *writer) write(first *op) error {
+	w.group = append(w.group[:0], first)
+	err := w.transaction(func() error {
+		for i := 0; i < len(w.group); i++ {
+			if err := w.savepoint(w.group[i]); err != nil {
+				return err
+			}
+			if len(w.group) < groupMax {
+				select {
+				case o := <-w.ops:
+					w.group = append(w.group, o)
+				default:
+				}
+			}
+		}
+		return w.tx.saveRawBytes()
+	})
+	w.fresh += len(w.group)
+	for _, o := range w.group {
+		if err != nil {
+			o.err = err // also where its own part had gone well
+		}
+		close(o.done)
+	}
+	clear(w.group)
+	return fatal(err)
+}
+
+// transaction runs f between BEGIN and COMMIT. After an error nothing of it is stored.
+func (w *writer) transaction(f func() error) error {
+	err := w.tx.exec("BEGIN IMMEDIATE")
+	if err == nil {
+		if err = f(); err == nil {
+			if err = w.tx.exec("COMMIT"); err == nil {
+				return nil
+			}
+		}
+		// SQLite may have rolled back by itself; then this one has nothing left to do and says so.
+		_ = w.tx.exec("ROLLBACK")
+	}
+	w.tx.rawBytes = unknown
+	return classify(err)
+}
+
+// savepoint does one operation within the transaction. What the operation answers is kept in o.err; an error answered
+// here means that the whole transaction is lost.
+func (w *writer) savepoint(o *op) error {
+	if err := w.tx.exec("SAVEPOINT op"); err != nil {
+		return err
+	}
+	before := w.tx.rawBytes
+	w.tx.now = millis(w.tx.clock())
+	if o.err = classify(o.run(&w.tx)); o.err == nil {
+		return w.tx.exec("RELEASE op")
+	}
+	w.tx.rawBytes = before
+	if fatal(o.err) != nil {
+		return o.err
+	}
+	if err := w.tx.exec("ROLLBACK TO op"); err != nil {
+		return errors.Join(o.err, err) // SQLite has rolled back the whole transaction
+	}
+	return w.tx.exec("RELEASE op")
+}
+
+// tend looks after the file between groups: the log is carried over, what has outlived its time is deleted. Its error
+// is fatal.
+func (w *writer) tend() error {
+	if w.fresh >= checkpointAfter {
+		w.fresh = 0
+		// Readers may keep part of the log in use; the rest is carried over next time.
+		if err := fatal(classify(w.tx.exec("PRAGMA wal_checkpoint(PASSIVE)"))); err != nil {
+			return err
+		}
+	}
+	now := w.tx.clock()
+	if since := now.Sub(w.swept); 0 <= since && since < sweepEvery {
+		return nil
+	}
+	var more bool
+	err := w.transaction(func() (err error) {
+		w.tx.now = millis(now)
+		more, err = w.tx.sweep()
+		return err
+	})
+	if err != nil || !more {
+		w.swept = now // after an error that is not the end: in a minute again
+	}
+	return fatal(err)
+}
+
+// diskError marks an error after which nothing may be answered any more.
+type diskError struct{ error }
+
+func (e diskError) Unwrap() error { return e.error }
+
+// fatal answers err if it is the end of the store.
+func fatal(err error) error {
+	var d diskError
+	if errors.As(err, &d) {
+		return err
+	}
+	return nil
+}
+
+// classify makes SQLite's errors ours: a full disk is state.ErrFull, a disk or file that cannot be trusted is fatal.
+func classify(err error) error {
+	var e *sqlite.Error
+	if err == nil || fatal(err) != nil || errors.Is(err, state.ErrFull) || !errors.As(err, &e) {
+		return err
+	}
+	switch code := e.Code(); code & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w: %w", state.ErrFull, err)
+	case sqlite3.SQLITE_IOERR:
+		if code == sqlite3.SQLITE_IOERR_SHMSIZE { // the log's index could not grow: the disk is full
+			return fmt.Errorf("%w: %w", state.ErrFull, err)
+		}
+		return diskError{err}
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		return diskError{err}
+	}
+	return err
+}
