@@ -1,0 +1,497 @@
+package status
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// Reasons, in the journal, the log and the metrics.
+const (
+	whyLate       = "Late_Ignored"         // something newer of the same sender is known
+	whyShut       = "Gate_Shut"            // an open pull request has this head, none has a grant
+	whyOpen       = "Gate_Open"            // an open pull request with this head has a grant
+	whyCancelled  = "Gate_Cancelled"       // none is open any more
+	whyMerged     = "Gate_Left_Merged"     // none is open any more, and one was merged
+	whyNever      = "Gate_Never_Needed"    // none was ever open
+	whyShared     = "Shared_Commit"        // several open pull requests have this head
+	whyBackwards  = "Presubmit_Backwards"  // a run does not go back from completed, nor from running to queued
+	whyPresubmit  = "Presubmit_Changed"    // a run has a new wanted state
+	whyReplaced   = "Presubmit_Superseded" // a newer run of the same pull request is shown
+	whyName       = "Name_Belongs_To_Gate" // a presubmit may never write the gate check
+	whyNothing    = "Nothing_To_Cancel"    // a run that was never shown needs no check that says cancelled
+	whySame       = "Shown_As_Wanted"      // read back: the forge shows it
+	whyDiffers    = "Reasserted"           // read back: the forge shows something else
+	whyUnknown    = "Cannot_Read_Back"     // read back: no answer
+	whyRefused    = "Write_Refused"        // the forge refuses the check for good
+	whyCrowded    = "Too_Many_Pulls"       // a pull request lost its place in the document
+	whyUnreadable = "Mail_Unreadable"      // a dead letter
+	whyNobody     = "Mail_Unknown"         // a kind that nobody reads here: done and counted
+)
+
+const (
+	sharedTwo  = "two PRs share this commit: use the label on the one you mean"
+	sharedMany = "several PRs share this commit: use the label on the one you mean"
+	noPull     = "No open pull request has this commit as its head."
+)
+
+// gateFace is the rule of the gate check (gate.md §5): success iff any open pull request at the SHA has a standing
+// grant; else action_required if any is open; else cancelled, but nothing where one was merged or none was ever open.
+// pulls are those of this gate, by number.
+func gateFace(g GateCheck, pulls []Pull) (Face, string) {
+	open := stillOpen(pulls)
+	granted := slices.IndexFunc(open, func(p Pull) bool { return p.Granted })
+	switch {
+	case granted >= 0:
+		return spoken(forge.CheckSuccess, open[granted], open), whyOpen
+	case len(open) > 0:
+		return spoken(forge.CheckActionRequired, open[0], open), whyShut
+	case g.Seq == 0:
+		return Face{}, whyNever
+	case g.Merged:
+		return g.Want, whyMerged
+	case g.Want.State == forge.CheckCancelled:
+		return g.Want, whyCancelled // one more that leaves changes no text
+	}
+	f := Face{State: forge.CheckCancelled, Title: "Closed", Summary: noPull}
+	if i := slices.IndexFunc(pulls, func(p Pull) bool { return p.Title != "" }); i >= 0 {
+		f.Title = pulls[i].Title // of the one that left just now: the others have lost their texts
+	}
+	return f, whyCancelled
+}
+
+func stillOpen(pulls []Pull) []Pull {
+	return slices.DeleteFunc(slices.Clone(pulls), func(p Pull) bool { return !p.Open })
+}
+
+// spoken is the face in the words of the deciding pull request. Where several share the commit the summary says so
+// and names them by number.
+func spoken(s forge.CheckState, by Pull, open []Pull) Face {
+	f := Face{State: s, Title: cmp.Or(by.Title, string(s)), Summary: by.Summary}
+	if len(open) < 2 {
+		return f
+	}
+	var b strings.Builder
+	b.WriteString(sharedTwo)
+	if len(open) > 2 {
+		b.Reset()
+		b.WriteString(sharedMany)
+	}
+	b.WriteString("\n")
+	for _, p := range open[:min(len(open), maxListed)] {
+		fmt.Fprintf(&b, "\n- #%d: %s", p.Number, escaped(p.Title))
+	}
+	if len(open) > maxListed {
+		b.WriteString("\n- and more")
+	}
+	f.Summary = b.String()
+	return f
+}
+
+// escaped makes plain text safe within one line of Markdown: titles name people, and people choose their names.
+func escaped(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r < ' ' || r == 0x7f:
+			r = ' '
+		case strings.ContainsRune("\\`*_{}[]<>()#+-.!|~&@:", r):
+			b.WriteByte('\\')
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// decision is one Decide at work on its own copy of the document.
+type decision struct {
+	s       state.Subject
+	d       Document
+	now     time.Time
+	wishes  []actor.Wish
+	dead    []actor.DeadMail
+	why     []string
+	in, did []string
+}
+
+func (t *decision) because(why string) {
+	if !slices.Contains(t.why, why) {
+		t.why = append(t.why, why)
+	}
+}
+
+// results books how entries ended.
+func (t *decision) results(results []actor.Result) {
+	for _, r := range results {
+		if r.Kind != kindCheck {
+			continue // a Written was delivered; the engine keeps the others
+		}
+		var o order
+		if err := json.Unmarshal(r.Want, &o); err != nil {
+			continue // not written by this code; what it was for is asked for again while it is pending
+		}
+		t.in = append(t.in, fmt.Sprintf("%s %s %s", r.Key, o.Check.State, r.Code))
+		var done receipt
+		if r.Code == actor.Done && json.Unmarshal(r.Data, &done) == nil && done.Early {
+			t.d.Recheck = t.now.Add(Settle)
+		}
+		if r.Code == actor.Refused || r.Code == actor.GivenUp {
+			t.because(whyRefused)
+		}
+		if o.Run == "" {
+			g := t.d.Gates[o.Check.Name]
+			g.answer(r, o)
+			t.d.Gates[o.Check.Name] = g
+		} else if run, ok := t.d.Runs[o.Run]; ok {
+			run.answer(r, o)
+			t.d.Runs[o.Run] = run
+		}
+	}
+}
+
+// readBack compares what the forge shows with what we believe it shows, and asks again where they differ.
+func (t *decision) readBack(facts Facts) {
+	t.d.Recheck = time.Time{}
+	for _, name := range slices.Sorted(maps.Keys(t.d.Gates)) {
+		g := t.d.Gates[name]
+		t.compare(&g.Write, facts[gateFact(name)])
+		t.d.Gates[name] = g
+	}
+	for _, key := range t.d.runsByAge() {
+		r := t.d.Runs[key]
+		t.compare(&r.Write, facts[runFact(key)])
+		t.d.Runs[key] = r
+	}
+}
+
+func (t *decision) compare(w *Write, f Fact) {
+	switch {
+	case w.pending(): // its entry will look for itself
+	case w.Error != "" && w.Want != Face{}:
+		w.again()
+		t.because(whyDiffers)
+	case f.Seq == 0 || f.Seq != w.ShownSeq: // not looked at
+	case f.Unknown != "":
+		t.because(whyUnknown)
+		if at := t.now.Add(f.After); f.After > 0 && (t.d.Recheck.IsZero() || at.Before(t.d.Recheck)) {
+			t.d.Recheck = at
+		}
+	case f.Shown:
+		t.because(whySame)
+	default:
+		w.again()
+		t.because(whyDiffers)
+	}
+}
+
+// mail takes what pull requests say. Whatever cannot be read or is not about this commit becomes a dead letter.
+func (t *decision) mail(mail []state.Mail) {
+	for _, m := range mail {
+		t.d.Count++
+		var err error
+		switch m.Kind {
+		case KindGate:
+			var g Gate
+			if err = json.Unmarshal(m.Body, &g); err == nil {
+				err = t.addressed(g.Pull, g.Ref, g.SHA, g.Check, g.Seq)
+			}
+			if err == nil {
+				t.gate(g)
+			}
+		case KindPresubmit:
+			var p Presubmit
+			if err = json.Unmarshal(m.Body, &p); err == nil {
+				err = t.addressed(p.Pull, p.Ref, p.SHA, p.Name, p.Seq)
+			}
+			if err == nil && p.Key == "" {
+				err = fmt.Errorf("no run key")
+			}
+			if err == nil {
+				t.presubmit(p)
+			}
+		default:
+			t.because(whyNobody)
+		}
+		if err != nil {
+			t.because(whyUnreadable)
+			t.dead = append(t.dead, actor.DeadMail{Seq: m.Seq, Reason: fmt.Sprintf("mail %q to %s: %v", m.Kind, t.s, err)})
+		}
+	}
+}
+
+// addressed says what is wrong with a message that is not for this commit.
+func (t *decision) addressed(pull state.Subject, ref forge.Ref, sha, check string, seq int64) error {
+	switch to := Subject(ref.Repo, sha); {
+	case to != t.s:
+		return fmt.Errorf("meant for %s", to)
+	case pull.Instance != t.s.Instance || pull.Project != t.s.Project || pull.Kind == "" || pull.Key == "":
+		return fmt.Errorf("sent by %s of another project", pull)
+	case check == "":
+		return fmt.Errorf("the check has no name")
+	case seq <= 0:
+		return fmt.Errorf("seq %d: expected 1 or more", seq)
+	}
+	return nil
+}
+
+func (t *decision) gate(m Gate) {
+	key := m.Pull.String()
+	p, known := t.d.Pulls[key]
+	t.in = append(t.in, fmt.Sprintf("gate %s seq %d open=%t granted=%t", key, m.Seq, m.Open, m.Granted))
+	if known && m.Seq <= p.Said {
+		t.because(whyLate)
+		if m.Seq == p.Said && m.Tell {
+			p.Tell = true // asked again: told again, written nothing
+			t.d.Pulls[key] = p
+		}
+		return
+	}
+	t.d.Repo = m.Ref.Repo
+	t.d.Pulls[key] = Pull{
+		Subject: m.Pull, Number: m.Ref.Number, Check: m.Check, Said: m.Seq, Heard: t.d.Count,
+		Open: m.Open, Granted: m.Open && m.Granted, Title: cut(m.Title, maxTitle), Summary: cut(m.Summary, maxSummary),
+		Owed: Owed{Tell: m.Tell || p.Tell, Since: fresh},
+	}
+	g := t.d.Gates[m.Check]
+	g.Merged = g.Merged || m.Merged
+	t.d.Gates[m.Check] = g
+}
+
+// steps orders the states of one attempt.
+func steps(s forge.CheckState) int {
+	switch s {
+	case forge.CheckQueued:
+		return 1
+	case forge.CheckRunning:
+		return 2
+	default:
+		return 3
+	}
+}
+
+func (t *decision) presubmit(m Presubmit) {
+	r, known := t.d.Runs[m.Key]
+	t.in = append(t.in, fmt.Sprintf("presubmit %s seq %d %s", m.Key, m.Seq, m.State))
+	if known && m.Seq <= r.Said {
+		t.because(whyLate)
+		if m.Seq == r.Said && m.Tell {
+			r.Tell = true
+			t.d.Runs[m.Key] = r
+		}
+		return
+	}
+	if !known {
+		r = RunCheck{Pull: m.Pull, Name: m.Name, Born: t.d.Count}
+	}
+	t.d.Repo = m.Ref.Repo
+	r.Said, r.Tell, r.Since = m.Seq, r.Tell || m.Tell, fresh
+	f := Face{State: m.State, Title: cut(m.Title, maxTitle), URL: m.URL, Attempt: max(m.Attempt, 1)}
+	switch f.State {
+	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, forge.CheckCancelled:
+	default:
+		f.State = forge.CheckFailure // P10: whatever else a run may end in is no pass
+	}
+	if known && (f.Attempt < r.Want.Attempt || f.Attempt == r.Want.Attempt && steps(f.State) < steps(r.Want.State)) {
+		t.because(whyBackwards)
+	} else if r.change(f) {
+		t.because(whyPresubmit)
+		// Nothing asked for, nothing shown: there is nothing to cancel. On its way: take it back if it never left.
+		if f.State == forge.CheckCancelled && r.Shown == (Face{}) && r.Error == "" {
+			if r.Undo = r.Seq; !r.out() {
+				t.because(whyNothing)
+				r.settle("")
+			}
+		}
+	} else if r.Error != "" && !r.pending() {
+		r.again()
+	}
+	t.d.Runs[m.Key] = r
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// gates applies the rule to every gate and wishes for what is not shown.
+func (t *decision) gates() {
+	for _, name := range slices.Sorted(maps.Keys(t.d.Gates)) {
+		g, pulls := t.d.Gates[name], t.d.at(name)
+		f, why := gateFace(g, pulls)
+		news := slices.ContainsFunc(pulls, func(p Pull) bool { return p.Since == fresh })
+		if changed := g.change(f); changed || news {
+			t.because(why)
+		}
+		if news && g.Error != "" && !g.pending() {
+			g.again() // refused once; somebody has something new to say
+		}
+		if len(stillOpen(pulls)) > 1 {
+			t.because(whyShared)
+		}
+		for _, p := range pulls {
+			if p.Since == fresh {
+				p.Since = g.Seq
+				t.d.Pulls[p.Subject.String()] = p
+			}
+		}
+		t.ask(&g.Write, order{Check: forge.Check{
+			Name: name, ExternalID: gateID(g.Seq), Approve: g.Want.State == forge.CheckActionRequired,
+		}})
+		t.d.Gates[name] = g
+	}
+}
+
+// runs wishes for the presubmit checks: one at a time for each name, since forges show the newest of a name; the
+// oldest run first, but no run of a pull request after a newer one of the same pull request (status.md, rule 5).
+func (t *decision) runs() {
+	busy, newer := map[string]string{}, map[string]bool{}
+	keys := t.d.runsByAge()
+	for _, k := range slices.Backward(keys) {
+		r := t.d.Runs[k]
+		if r.Since == fresh {
+			r.Since = r.Seq
+		}
+		line := r.Pull.String() + "\x00" + r.Name
+		switch {
+		case !r.pending():
+		case t.isGate(r.Name):
+			t.because(whyName)
+			r.settle("the name of the check belongs to the gate")
+		case r.out():
+			busy[r.Name] = k
+		case newer[line]:
+			t.because(whyReplaced)
+			r.settle("a newer run is shown")
+		}
+		newer[line] = newer[line] || r.Asked > 0
+		t.d.Runs[k] = r
+	}
+	for _, k := range keys {
+		r := t.d.Runs[k]
+		if first, taken := busy[r.Name]; !r.pending() || taken && first != k {
+			continue
+		}
+		busy[r.Name] = k
+		c := forge.Check{Name: r.Name, ExternalID: k}
+		if !r.Shown.State.Completed() && r.Shown.Attempt == r.Want.Attempt {
+			c.ID = r.ID // a completed check run cannot reopen: a new one is made
+		}
+		t.ask(&r.Write, order{Run: k, Check: c})
+		t.d.Runs[k] = r
+	}
+}
+
+func (t *decision) isGate(name string) bool {
+	for g := range t.d.Gates {
+		if strings.EqualFold(g, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// ask wishes for w while its end is not known. Asking for the same again changes nothing.
+func (t *decision) ask(w *Write, o order) {
+	if !w.pending() {
+		return
+	}
+	if w.Asked < w.Seq {
+		t.did = append(t.did, fmt.Sprintf("write %s %s", o.Check.Name, w.Want.State))
+	}
+	w.Asked = w.Seq
+	o.Seq, o.Attempt = w.Seq, w.Want.Attempt
+	o.Check = faced(o.Check, t.d.Repo, t.s.Key, w.Want)
+	t.wishes = append(t.wishes, actor.Wish{
+		Key: "check/" + o.Check.Name, Class: w.Class, Kind: kindCheck, Want: encoded(o), Undo: w.Undo == w.Seq,
+	})
+}
+
+func faced(c forge.Check, repo forge.Repo, sha string, f Face) forge.Check {
+	c.Repo, c.SHA = repo, sha
+	c.State, c.Title, c.Summary, c.URL = f.State, f.Title, f.Summary, f.URL
+	return c
+}
+
+func gateID(seq int64) string { return fmt.Sprintf("gate:%d", seq) }
+
+// tell pays what is owed: to everyone whose message is covered by what the forge shows, or was refused.
+func (t *decision) tell() {
+	for _, k := range slices.Sorted(maps.Keys(t.d.Pulls)) {
+		p := t.d.Pulls[k]
+		g := t.d.Gates[p.Check]
+		if t.written(p.Subject, "gate", p.Said, p.Owed, g.Write) {
+			p.Tell = false
+			t.d.Pulls[k] = p
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.d.Runs)) {
+		r := t.d.Runs[k]
+		if t.written(r.Pull, k, r.Said, r.Owed, r.Write) {
+			r.Tell = false
+			t.d.Runs[k] = r
+		}
+	}
+}
+
+func (t *decision) written(to state.Subject, key string, said int64, o Owed, w Write) bool {
+	if !o.Tell || o.Since > w.Ended || w.Error != "" && w.pending() {
+		return false
+	}
+	m := Written{Key: key, SHA: t.s.Key, Seq: said, State: w.Shown.State, OK: w.Error == "", Why: w.Error}
+	if m.OK && w.Shown == (Face{}) {
+		m.State = w.Want.State // nothing needed to be shown
+	}
+	t.say(to, m)
+	return true
+}
+
+// say wishes for one Written; a newer one to the same about the same replaces an older that was not delivered.
+func (t *decision) say(to state.Subject, m Written) {
+	t.did = append(t.did, fmt.Sprintf("tell %s %s seq %d ok=%t", to, m.Key, m.Seq, m.OK))
+	t.wishes = append(t.wishes, actor.Wish{
+		Key: "written/" + to.String() + "/" + m.Key, Class: actor.Permitting, Kind: KindWritten, Want: encoded(m), To: &to,
+	})
+}
+
+// encoded is v as JSON; v is always one of this package's own plain structs.
+func encoded(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("status: encode %T: %v", v, err))
+	}
+	return b
+}
+
+// line is one line of the commit's story.
+type line struct {
+	At  time.Time `json:"at"`
+	In  []string  `json:"in,omitempty"`
+	Why []string  `json:"why,omitempty"`
+	Did []string  `json:"did,omitempty"`
+}
+
+// step ends the decision.
+func (t *decision) step() actor.Step[Document] {
+	for _, p := range t.d.squeeze() {
+		t.because(whyCrowded)
+		t.say(p.Subject, Written{Key: "gate", SHA: t.s.Key, Seq: p.Said, Why: "too many pull requests share this commit"})
+	}
+	step := actor.Step[Document]{Next: t.d, Wishes: t.wishes, Wake: t.d.Recheck, Dead: t.dead, Why: t.why}
+	if t.d.Repo.Name != "" {
+		step.Index = []state.Index{{Name: "name", Label: fmt.Sprintf("%s:%s@%.12s", t.d.Repo.Instance, t.d.Repo.Name, t.s.Key)}}
+	}
+	if len(t.in)+len(t.why)+len(t.did) > 0 {
+		step.Journal = [][]byte{encoded(line{At: t.now, In: t.in, Why: t.why, Did: t.did})}
+	}
+	return step
+}
