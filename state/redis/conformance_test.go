@@ -1,0 +1,92 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/state/redis"
+	"github.com/signalbox-ci/signalbox/state/redistest"
+	"github.com/signalbox-ci/signalbox/state/statetest"
+)
+
+func TestConformance(t *testing.T) {
+	t.Run("one server", func(t *testing.T) { conformance(t, redistest.Start(t, redistest.Options{}).URL()) })
+	t.Run("cluster", func(t *testing.T) { conformance(t, redistest.StartCluster(t, redistest.Options{}).URL()) })
+}
+
+func conformance(t *testing.T, url string) {
+	statetest.Run(t, func(t *testing.T) statetest.Harness {
+		s := open(t, url)
+		c := s.Client()
+		flush := func(ctx context.Context, c *goredis.Client) error { return c.FlushAll(ctx).Err() }
+		if err := eachMaster(t.Context(), c, flush); err != nil {
+			t.Fatal(err)
+		}
+		return statetest.Harness{
+			Store: &byID{Store: s},
+			Lock: func(t testing.TB, s state.Subject, token string, ttl time.Duration) {
+				if err := c.Set(t.Context(), s.LockKey(), token, ttl).Err(); err != nil {
+					t.Error(err)
+				}
+			},
+			Unlock: func(t testing.TB, s state.Subject) {
+				if err := c.Del(t.Context(), s.LockKey()).Err(); err != nil {
+					t.Error(err)
+				}
+			},
+			Token: func(t testing.TB, s state.Subject) string {
+				v, err := c.Get(t.Context(), s.LockKey()).Result()
+				if err != nil && !errors.Is(err, goredis.Nil) {
+					t.Error(err)
+				}
+				return v
+			},
+		}
+	})
+}
+
+func open(t testing.TB, url string) *redis.Store {
+	t.Helper()
+	s, err := redis.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func eachMaster(ctx context.Context, c goredis.UniversalClient, f func(context.Context, *goredis.Client) error) error {
+	if cc, ok := c.(*goredis.ClusterClient); ok {
+		return cc.ForEachMaster(ctx, f)
+	}
+	return f(ctx, c.(*goredis.Client))
+}
+
+// byID finds raw bodies by their id alone, as the suite asks for them, by remembering whose they are.
+type byID struct {
+	*redis.Store
+	mu sync.Mutex
+	of map[string]state.Subject
+}
+
+func (b *byID) Accept(ctx context.Context, d state.Delivery) (state.Accepted, error) {
+	b.mu.Lock()
+	if b.of == nil {
+		b.of = map[string]state.Subject{}
+	}
+	b.of[d.ID] = d.Subject
+	b.mu.Unlock()
+	return b.Store.Accept(ctx, d)
+}
+
+func (b *byID) Raw(ctx context.Context, id string) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Store.Raw(ctx, b.of[id], id)
+}
