@@ -104,8 +104,8 @@ func forgeKeys() []string {
 	}
 }
 
-// readFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on.
-func readFile(name string, text []byte, ps *Problems) file {
+// parseFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on.
+func parseFile(name string, text []byte, ps *Problems) file {
 	var f file
 	r := fileReader{name: name, problems: ps}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -114,7 +114,11 @@ func readFile(name string, text []byte, ps *Problems) file {
 	case errors.Is(err, io.EOF):
 		return f // an empty file says nothing
 	case err != nil:
-		ps.add(name, "", fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")))
+		where, text := name, strings.TrimPrefix(err.Error(), "yaml: ")
+		if line, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok && text != line+": "+rest {
+			where, text = name+":"+line, rest
+		}
+		ps.add(where, "", fmt.Errorf("not YAML: %s", text))
 		return f
 	}
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/signalbox-ci/signalbox/forge"
 )
 
 // Settings are the flags of every command that needs the configuration. A flag stands over the environment variable of
@@ -94,7 +96,7 @@ func (s Settings) resolve(environ []string, read func(string) ([]byte, error), s
 		if err != nil {
 			r.problems.add(name, "", fmt.Errorf("cannot be read: %w; expected a YAML file", err))
 		} else {
-			r.file = readFile(name, text, &r.problems)
+			r.file = parseFile(name, text, &r.problems)
 		}
 	}
 	c := r.config()
@@ -286,7 +288,7 @@ func optionalList[T any](r *resolver, in func(string) (given, bool), key string,
 
 // repositories parses the gates of single repositories.
 func (r *resolver) repositories(c *Config) {
-	said := map[pattern]string{}
+	said := map[pattern]section{}
 	for _, s := range r.file.repositories {
 		p, err := parsePattern(s.name)
 		key := joined("repositories", s.name)
@@ -294,24 +296,36 @@ func (r *resolver) repositories(c *Config) {
 			r.problems.add(s.where, key, err)
 			continue
 		}
-		if where, twice := said[p]; twice {
-			r.problems.add(s.where, key, fmt.Errorf("the same repositories as at %s; expected once (upper and lower case are one)", where))
+		if first, twice := said[p]; twice {
+			r.problems.add(s.where, key, fmt.Errorf("the same repositories as at %s; expected once (upper and lower case are one)", first.where))
 			continue
 		}
-		said[p] = s.where
-		o := override{pattern: p, keys: r.gateKeys(s.get)}
-		if merged := c.gate.overlaid(o.keys).gate(); strings.EqualFold(merged.Check, merged.Presubmit) {
-			r.problems.add(s.where, key, errGateIsPresubmit(merged))
-		}
+		said[p] = s
 		r.knownInstance(*c, s.where, key, p)
-		c.overrides = append(c.overrides, o)
+		c.overrides = append(c.overrides, override{pattern: p, keys: r.gateKeys(s.get)})
 	}
-	slices.SortStableFunc(c.overrides, func(a, b override) int { return a.narrower(b.pattern) })
+	slices.SortFunc(c.overrides, func(a, b override) int { return a.narrower(b.pattern) })
+
+	// A repository under several entries has the keys of all of them. Those that match the name of an entry are those
+	// that match a repository whose narrowest entry it is.
+	instances := append(forgeNames(*c), "")
+	if sameCheck(c.gate.gate()) {
+		return // told by sound, once for all
+	}
+	for _, o := range c.overrides {
+		for _, instance := range instances {
+			g := c.Gate(forge.Repo{Instance: cmp.Or(o.instance, instance), Name: o.name})
+			if sameCheck(g) {
+				r.problems.add(said[o.pattern].where, joined("repositories", said[o.pattern].name), errGateIsPresubmit(g))
+				break
+			}
+		}
+	}
 }
 
 // sound looks at what single values cannot show.
 func (r *resolver) sound(c Config) {
-	if g := c.gate.gate(); strings.EqualFold(g.Check, g.Presubmit) {
+	if g := c.gate.gate(); sameCheck(g) {
 		at, _ := r.find("check", r.file.gate)
 		if p, ok := r.find("presubmit", r.file.gate); ok && p.place >= at.place {
 			at = p
@@ -325,18 +339,25 @@ func (r *resolver) sound(c Config) {
 	}
 }
 
+func sameCheck(g Gate) bool { return strings.EqualFold(g.Check, g.Presubmit) }
+
 func errGateIsPresubmit(g Gate) error {
 	return fmt.Errorf("gate and presubmit would both write the check %s, so that one could stand in for the other; expected two names", quote(g.Check))
 }
 
 func (r *resolver) knownInstance(c Config, where, key string, p pattern) {
+	names := forgeNames(c)
+	if p.instance != "" && len(names) > 0 && !slices.Contains(names, p.instance) {
+		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, slices.Values(names)), strings.Join(names, ", ")))
+	}
+}
+
+func forgeNames(c Config) []string {
 	names := make([]string, len(c.Forges))
 	for i, f := range c.Forges {
 		names[i] = f.Name
 	}
-	if p.instance != "" && len(names) > 0 && !slices.Contains(names, p.instance) {
-		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, slices.Values(names)), strings.Join(names, ", ")))
-	}
+	return names
 }
 
 // forges parses those of the file, and the one that the environment configures or completes.
