@@ -203,7 +203,7 @@ func (a answer) blamesCredential() bool {
 	text := strings.ToLower(a.message)
 	for _, part := range []string{
 		"resource not accessible by", "must have", "suspended", "saml", "ip allow list", "credentials",
-		"login attempts", "personal access token", "requires authentication", "permission",
+		"login attempts", "personal access token", "requires authentication", "must authenticate", "permission",
 	} {
 		if strings.Contains(text, part) {
 			return true
