@@ -1,9 +1,9 @@
 // Package embedded is the store in one SQLite file, for one process.
 //
 // Durability: an operation answers after its transaction is synced to the write-ahead log. Operations that arrive
-// together share one transaction and one sync; each has a savepoint of its own, so that one that fails takes nothing
-// of its neighbours with it. All writing is done by one goroutine over one connection; reading is done over others
-// that cannot write and see what was answered before they began.
+// together share one transaction and one sync; where one of them fails, the group is done again with a savepoint for
+// each, so that it takes nothing of its neighbours with it. All writing is done by one goroutine over one connection;
+// reading is done over others that cannot write and see what was answered before they began.
 //
 // A full disk is an answer (state.ErrFull). Any other error of the disk is the end: after a failed sync nobody knows
 // what the file holds, so every further operation answers an error, Failed is closed, and the process must exit and

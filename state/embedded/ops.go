@@ -298,7 +298,9 @@ func (t *tx) commit(c state.Commit) (state.Committed, error) {
 	if err := t.save(h.id, c); err != nil {
 		return r, err
 	}
-	h.version++
+	if c.Doc != nil {
+		h.version++
+	}
 	h.flagged = (h.flagged && !c.ClearFlag) || c.SetFlag
 	r.Released = h.schedule(c, t.now)
 	if err := t.exec("UPDATE subject SET version = ?, holder = ?, flagged = ?, unread = ?, due = ? WHERE id = ?",
@@ -322,7 +324,7 @@ func (h *head) schedule(c state.Commit, now int64) (released bool) {
 			h.due = wake
 		}
 		return false
-	case c.HandBack && h.unread > 0:
+	case c.HandBack && !wake.Valid:
 		wake = sql.NullInt64{Int64: now, Valid: true}
 	case c.HandBack, c.Release && h.unread == 0:
 	default:
@@ -334,20 +336,16 @@ func (h *head) schedule(c state.Commit, now int64) (released bool) {
 
 // save writes what stands beside the subject's row.
 func (t *tx) save(id int64, c state.Commit) error {
-	if err := t.exec("INSERT INTO document (subject, doc) VALUES (?, ?) ON CONFLICT (subject) DO UPDATE SET doc = excluded.doc",
-		id, notNil(c.Doc)); err != nil {
-		return err
-	}
-	for _, d := range c.Forget {
-		if err := t.exec("DELETE FROM delivery WHERE id = ?", d); err != nil {
+	if c.Doc != nil {
+		if err := t.exec("INSERT INTO document (subject, doc) VALUES (?, ?) ON CONFLICT (subject) DO UPDATE SET doc = excluded.doc", id, c.Doc); err != nil {
+			return err
+		}
+		if err := t.index(id, c.Index); err != nil {
 			return err
 		}
 	}
-	if err := t.exec("DELETE FROM place WHERE subject = ?", id); err != nil {
-		return err
-	}
-	for _, x := range c.Index {
-		if err := t.exec("INSERT OR REPLACE INTO place (name, score, label, subject) VALUES (?, ?, ?, ?)", x.Name, x.Score, x.Label, id); err != nil {
+	for _, d := range c.Forget {
+		if err := t.exec("DELETE FROM delivery WHERE id = ?", d); err != nil {
 			return err
 		}
 	}
@@ -357,6 +355,19 @@ func (t *tx) save(id int64, c state.Commit) error {
 		}
 	}
 	return t.journal(id, c.Journal)
+}
+
+// index replaces the places of a subject.
+func (t *tx) index(id int64, places []state.Index) error {
+	if err := t.exec("DELETE FROM place WHERE subject = ?", id); err != nil {
+		return err
+	}
+	for _, x := range places {
+		if err := t.exec("INSERT OR REPLACE INTO place (name, score, label, subject) VALUES (?, ?, ?, ?)", x.Name, x.Score, x.Label, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *tx) put(id int64, r state.Record) error {

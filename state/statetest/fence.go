@@ -194,12 +194,36 @@ var commitCases = []testCase{
 		s := subject(1)
 		b.fill(s, "a", 2)
 		n := b.begin(s, "A")
-		r := b.save(state.Commit{Subject: s, Holder: "A", Doc: []byte("d"), Through: 1, Wake: n.Now.Add(time.Hour), HandBack: true})
+		wake := n.Now.Add(time.Hour)
+		r := b.save(state.Commit{Subject: s, Holder: "A", Doc: []byte("d"), Through: 1, Wake: wake, HandBack: true})
 		if !r.Released {
 			b.Fatalf("answer: %+v", r)
 		}
-		if n := b.load(s); n.Holder != "" || !slices.Equal(seqs(n.Mail), span(2, 2)) || !b.isDue(s) {
+		if n := b.load(s); n.Holder != "" || !slices.Equal(seqs(n.Mail), span(2, 2)) || b.isDue(s) || !sameWake(n.Wake, wake) {
 			b.Fatalf("after it: %+v", n)
+		}
+		b.begin(s, "B")
+		b.save(state.Commit{Subject: s, Holder: "B", Version: 1, Doc: []byte("d"), HandBack: true})
+		if n := b.load(s); n.Holder != "" || len(n.Mail) != 1 || !b.isDue(s) {
+			b.Fatalf("without a time it is due now: %+v", n)
+		}
+	}},
+	{name: "a commit without a document leaves document, version and places", run: func(b *bench) {
+		s := subject(1)
+		b.fill(s, "a", 2)
+		b.begin(s, "A")
+		b.save(full(s, "A", 0))
+		before := b.load(s)
+		wake := before.Now.Add(time.Hour)
+		b.refused(state.Commit{Subject: s, Holder: "A", Version: 7, HandBack: true}, state.Moved)
+		r := b.save(state.Commit{Subject: s, Holder: "A", Version: 1, Wake: wake, HandBack: true})
+		after := b.load(s)
+		if !r.Released || after.Version != 1 || string(after.Doc) != string(before.Doc) || !sameWake(after.Wake, wake) {
+			b.Errorf("answer %+v, then %+v", r, after)
+		}
+		rows, err := b.Store.List(b.Context(), full(s, "A", 0).Index[0].Name, "", 10)
+		if err != nil || len(rows) != len(full(s, "A", 0).Index) {
+			b.Errorf("places %v, %v", rows, err)
 		}
 	}},
 	{name: "hand back without mail keeps the wake time", run: func(b *bench) {
@@ -213,11 +237,6 @@ var commitCases = []testCase{
 		b.save(state.Commit{Subject: s, Holder: "B", Version: 1, Doc: []byte("d"), Wake: now.Add(-time.Second), HandBack: true})
 		if !b.isDue(s) {
 			b.Errorf("the wake time has passed: %+v", b.load(s))
-		}
-		b.begin(s, "C")
-		b.save(state.Commit{Subject: s, Holder: "C", Version: 2, Doc: []byte("d"), HandBack: true})
-		if n := b.load(s); !n.Wake.IsZero() || b.isDue(s) {
-			b.Errorf("nothing to wake for: %+v", n)
 		}
 	}},
 	{name: "the flag goes up and down", run: func(b *bench) {

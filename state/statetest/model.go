@@ -93,7 +93,7 @@ func (m *model) commit(c state.Commit) (v state.Verdict, released bool, mail []i
 			m.due = c.Wake
 		}
 		return state.OK, false, nil
-	case c.HandBack && len(m.mail) > 0:
+	case c.HandBack && c.Wake.IsZero():
 		m.holder, m.due = "", past
 		return state.OK, true, nil
 	case c.HandBack, c.Release && len(m.mail) == 0:
