@@ -61,8 +61,7 @@ func due(d Document, in actor.Inputs, now time.Time) bool {
 	return in.Reconcile != "" || !d.Recheck.IsZero() && !now.Before(d.Recheck)
 }
 
-// Look reads the checks back where a comparison is due: the gates, and of each presubmit name the newest run that is
-// shown. Those with a write under way are left out; the write looks for itself.
+// Look reads the checks back where a comparison is due: the gates, and of each presubmit name the check made last. Those with a write under way are left out; the write looks for itself.
 func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in actor.Inputs, now time.Time) Facts {
 	if !due(d, in, now) {
 		return nil
@@ -88,14 +87,17 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 	for name, g := range d.Gates {
 		look(gateFact(name), g.Write, forge.Check{Name: name, ExternalID: gateID(g.ShownSeq)})
 	}
-	newest := map[string]string{}
-	for _, k := range d.runsByAge() {
-		if d.Runs[k].Shown != (Face{}) {
-			newest[d.Runs[k].Name] = k
+	newest, busy := map[string]string{}, map[string]bool{}
+	for k, r := range d.Runs {
+		busy[r.Name] = busy[r.Name] || r.out()
+		if r.Made > d.Runs[newest[r.Name]].Made {
+			newest[r.Name] = k
 		}
 	}
 	for name, k := range newest {
-		look(runFact(k), d.Runs[k].Write, forge.Check{Name: name, ExternalID: k, ID: d.Runs[k].ID})
+		if r := d.Runs[k]; !busy[name] {
+			look(runFact(k), r.Write, forge.Check{Name: name, ExternalID: k, ID: r.ID})
+		}
 	}
 	return facts
 }

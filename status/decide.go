@@ -151,7 +151,12 @@ func (t *decision) results(results []actor.Result) {
 			g.answer(r, o)
 			t.d.Gates[o.Check.Name] = g
 		} else if run, ok := t.d.Runs[o.Run]; ok {
+			before := run.ID
 			run.answer(r, o)
+			if r.Code == actor.Done && (run.ID == "" || run.ID != before) {
+				t.d.Count++
+				run.Made = t.d.Count
+			}
 			t.d.Runs[o.Run] = run
 		}
 	}
@@ -352,7 +357,8 @@ func (t *decision) gates() {
 }
 
 // runs wishes for the presubmit checks: one at a time for each name, since forges show the newest of a name; the
-// oldest run first, but no run of a pull request after a newer one of the same pull request (status.md, rule 5).
+// oldest run first, but no run of a pull request after a newer one of the same pull request is shown (status.md,
+// rule 5). One that is only on its way may still be taken back: it settles nothing.
 func (t *decision) runs() {
 	busy, newer := map[string]string{}, map[string]bool{}
 	keys := t.d.runsByAge()
@@ -373,7 +379,7 @@ func (t *decision) runs() {
 			t.because(whyReplaced)
 			r.settle("a newer run is shown")
 		}
-		newer[line] = newer[line] || r.Asked > 0
+		newer[line] = newer[line] || r.Shown != Face{}
 		t.d.Runs[k] = r
 	}
 	for _, k := range keys {

@@ -27,7 +27,7 @@ type Document struct {
 	Pulls map[string]Pull      `json:"pulls,omitempty"` // by subject
 	Gates map[string]GateCheck `json:"gates,omitempty"` // by name of the check
 	Runs  map[string]RunCheck  `json:"runs,omitempty"`  // by run key
-	Count int64                `json:"count"`           // of the mails taken; orders Heard and Born
+	Count int64                `json:"count"`           // grows with mail and results; orders Heard, Born and Made
 	// Recheck is when the checks are read back at the forge without anybody asking; zero = never.
 	Recheck time.Time `json:"recheck,omitzero"`
 }
@@ -68,8 +68,9 @@ type RunCheck struct {
 	Write
 	Pull state.Subject `json:"pull"`
 	Name string        `json:"name"`
-	Said int64         `json:"said"` // newest Presubmit.Seq
-	Born int64         `json:"born"` // Document.Count when the run was first heard of; orders runs of one name
+	Said int64         `json:"said"`           // newest Presubmit.Seq
+	Born int64         `json:"born"`           // Document.Count when the run was first heard of; orders runs of one name
+	Made int64         `json:"made,omitempty"` // Document.Count when its newest check was made; 0 = none was
 	Owed
 }
 
