@@ -203,8 +203,8 @@ type Sender struct {
 	url    string
 	client *http.Client
 
+	closed bool // under f.mu
 	wait   sync.WaitGroup
-	cancel context.CancelFunc
 }
 
 // NewSender makes a Sender for url. It waits 10 s for an answer, like GitHub.
@@ -260,40 +260,41 @@ func (s *Sender) Drop(guid string) error {
 	return nil
 }
 
-// Auto sends deliveries as they arise, with this many at a time (with one, in order), until ctx ends or Close.
+// Auto sends deliveries as they arise, with this many at a time (with one, in order), until Close, or until ctx ends,
+// which cuts what is under way. The caller must call Close.
 func (s *Sender) Auto(ctx context.Context, workers int) {
-	ctx, s.cancel = context.WithCancel(ctx)
-	context.AfterFunc(ctx, func() {
-		s.f.mu.Lock()
-		defer s.f.mu.Unlock()
-		s.f.stirred.Broadcast()
-	})
+	context.AfterFunc(ctx, s.stop)
 	for range workers {
 		s.wait.Go(func() {
 			for {
 				s.f.mu.Lock()
-				for len(s.f.due) == 0 && ctx.Err() == nil {
+				for len(s.f.due) == 0 && !s.closed {
 					s.f.stirred.Wait()
 				}
-				if ctx.Err() != nil {
+				if s.closed {
 					s.f.mu.Unlock()
 					return
 				}
 				d := s.f.take()
 				s.f.mu.Unlock()
 				if _, err := s.post(ctx, d); err != nil {
-					return // ctx has ended
+					return // ctx has ended, and the delivery is due again
 				}
 			}
 		})
 	}
 }
 
-// Close ends Auto and waits for its workers.
+func (s *Sender) stop() {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.closed = true
+	s.f.stirred.Broadcast()
+}
+
+// Close ends Auto: what is under way is finished, what is due stays due.
 func (s *Sender) Close() {
-	if s.cancel != nil {
-		s.cancel()
-	}
+	s.stop()
 	s.wait.Wait()
 	s.client.CloseIdleConnections()
 }

@@ -124,7 +124,7 @@ func (r *Repo) OpenPR(author *User, o PROptions) *PR {
 // touch ends a change: the pull request was updated now.
 func (p *PR) touch() {
 	p.updated = p.f.now()
-	p.pullState.labels = slices.Clone(p.pullState.labels)
+	p.labels = slices.Clone(p.labels)
 	p.past = append(p.past, p.pullState)
 }
 
@@ -376,10 +376,13 @@ func (p *PR) Merge(u *User) {
 	if !p.open {
 		return
 	}
-	p.mergeSHA = p.f.commit(p.repo, u, fmt.Sprintf("Merge pull request #%d", p.Number), p.repo.branches[p.base], p.head)
-	p.repo.branches[p.base] = p.mergeSHA
-	p.merged, p.mergedBy = true, u
-	p.happened(u, issueEvent{kind: "merged", commit: p.mergeSHA})
+	p.merge(u, p.f.commit(p.repo, u, fmt.Sprintf("Merge pull request #%d", p.Number), p.repo.branches[p.base], p.head))
+}
+
+func (p *PR) merge(u *User, sha string) {
+	p.repo.branches[p.base], p.repo.pushed = sha, p.f.now()
+	p.merged, p.mergedBy, p.mergeSHA = true, u, sha
+	p.happened(u, issueEvent{kind: "merged", commit: sha})
 	p.end(u)
 }
 

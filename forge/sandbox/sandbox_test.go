@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"sync"
 	"testing"
@@ -41,17 +42,18 @@ func (c *clock) add(d time.Duration) {
 // stage is the world most tests begin with: acme/widget, its maintainer, an outsider with a fork, and our two ways in.
 type stage struct {
 	*sandbox.Forge
-	t       *testing.T
-	url     string
-	clock   *clock
-	alice   *sandbox.User // writes
-	mallory *sandbox.User // an outsider
-	owner   *sandbox.User // administers; her token is ours
-	repo    *sandbox.Repo
-	pr      *sandbox.PR // mallory's, from a fork
-	app     *sandbox.App
-	install *sandbox.Installation
-	key     *rsa.PrivateKey
+	described *described
+	t         *testing.T
+	url       string
+	clock     *clock
+	alice     *sandbox.User // writes
+	mallory   *sandbox.User // an outsider
+	owner     *sandbox.User // administers; her token is ours
+	repo      *sandbox.Repo
+	pr        *sandbox.PR // mallory's, from a fork
+	app       *sandbox.App
+	install   *sandbox.Installation
+	key       *rsa.PrivateKey
 }
 
 const secret = "the webhook's own"
@@ -59,17 +61,12 @@ const secret = "the webhook's own"
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{t: t, clock: newClock()}
-	s.Forge = sandbox.New(sandbox.Options{Clock: s.clock.now, Seed: t.Name()})
-	server, err := s.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	d := newDescribed(t)
+	server := httptest.NewServer(d)
+	t.Cleanup(server.Close)
 	s.url = server.URL
+	s.Forge = sandbox.New(sandbox.Options{Clock: s.clock.now, Seed: t.Name(), URL: server.URL})
+	s.described, d.next = d, s.Forge
 	s.alice, s.mallory, s.owner = s.AddUser("alice"), s.AddUser("mallory"), s.AddUser("olivia")
 	s.repo = s.AddRepo("acme/widget", sandbox.RepoOptions{
 		Permissions: map[*sandbox.User]string{s.alice: "write", s.owner: "admin"},
@@ -141,8 +138,8 @@ func (s *stage) asApp() *github.Client {
 	return s.as(token.GetToken())
 }
 
-// refused wants an error answer of this status and message.
-func refused(t *testing.T, err error, status int, message string) *github.ErrorResponse {
+// refused wants an error answer of this status and message, and answers its problems.
+func refused(t *testing.T, err error, status int, message string) []github.Error {
 	t.Helper()
 	var e *github.ErrorResponse
 	if !errors.As(err, &e) {
@@ -151,7 +148,7 @@ func refused(t *testing.T, err error, status int, message string) *github.ErrorR
 	if e.Response.StatusCode != status || e.Message != message {
 		t.Fatalf("got %d %q, want %d %q", e.Response.StatusCode, e.Message, status, message)
 	}
-	return e
+	return e.Errors
 }
 
 func check(t *testing.T, err error) {

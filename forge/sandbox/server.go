@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -218,8 +219,9 @@ func (f *Forge) serve(w http.ResponseWriter, r *http.Request, op operation) {
 		f.note(r, &fault, 0)
 		panic(http.ErrAbortHandler)
 	case fault.Status != 0 && !fault.Perform:
-		f.note(r, &fault, fault.Status)
-		f.reply(w, fault.Header, fault.Status, []byte(fault.Body))
+		header := f.note(r, &fault, fault.Status)
+		maps.Copy(header, fault.Header)
+		f.reply(w, header, fault.Status, []byte(fault.Body))
 		return
 	}
 	status, header, body := f.perform(r, raw, op, &fault)
@@ -227,16 +229,21 @@ func (f *Forge) serve(w http.ResponseWriter, r *http.Request, op operation) {
 	case fault.Cut:
 		panic(http.ErrAbortHandler)
 	case fault.Status != 0:
-		status, header, body = fault.Status, fault.Header, []byte(fault.Body)
+		maps.Copy(header, fault.Header)
+		status, body = fault.Status, []byte(fault.Body)
 	}
 	f.reply(w, header, status, body)
 }
 
-// note records a request that a Fault kept from being performed.
-func (f *Forge) note(r *http.Request, fault *Fault, status int) {
+// note records a request that a Fault kept from being performed, and answers the headers of every answer.
+func (f *Forge) note(r *http.Request, fault *Fault, status int) http.Header {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.record(r, f.credential(r), status, fault)
+	cred := f.credential(r)
+	f.record(r, cred, status, fault)
+	header := http.Header{}
+	f.window(r, cred).show(header, f.limit)
+	return header
 }
 
 func (f *Forge) record(r *http.Request, cred *credential, status int, fault *Fault) {
@@ -282,9 +289,7 @@ func (f *Forge) reply(w http.ResponseWriter, header http.Header, status int, bod
 	f.made++
 	id := fmt.Sprintf("%04X:%08X", f.made&0xffff, f.made)
 	f.mu.Unlock()
-	for k, v := range header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), header)
 	w.Header().Set("X-GitHub-Request-Id", id)
 	w.Header().Set("X-GitHub-Media-Type", "github.v3; format=json")
 	w.Header().Set("Server", "github.com")
@@ -385,6 +390,8 @@ func (f *Forge) routes() *http.ServeMux {
 	repo("GET", "/git/ref/{ref...}", need{app: "contents", role: "read"}, f.getRef)
 	repo("GET", "/branches/{branch...}", need{app: "contents", role: "read"}, f.getBranch)
 
+	repo("GET", "/rules/branches/{branch...}", read, f.listRules)
+
 	pulls := need{app: "pull_requests", role: "read"}
 	repo("GET", "/pulls", pulls, f.listPulls)
 	repo("GET", "/pulls/{number}", pulls, f.getPull)
@@ -422,6 +429,7 @@ func (f *Forge) routes() *http.ServeMux {
 	repo("POST", "/actions/runs/{id}/cancel", act, f.cancelRun)
 	repo("POST", "/actions/runs/{id}/approve", act, f.approveRun)
 	repo("POST", "/actions/runs/{id}/rerun", act, f.rerunRun)
+	repo("GET", "/actions/permissions/fork-pr-contributor-approval", need{app: "administration", role: "admin"}, f.getForkApproval)
 
 	hooks := need{app: "repository_hooks", role: "admin", hide: true}
 	repo("GET", "/hooks", hooks, f.listHooks)

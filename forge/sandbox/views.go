@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -108,14 +109,10 @@ func (f *Forge) repoView(r *Repo) object {
 }
 
 func (f *Forge) labelView(r *Repo, l *label) object {
-	v := object{
-		"id": l.id, "node_id": node("Label", l.id), "url": f.apiURL(r, "/labels/") + strings.ReplaceAll(l.name, " ", "%20"), "name": l.name,
-		"color": l.color, "default": false, "description": nil,
+	return object{
+		"id": l.id, "node_id": node("Label", l.id), "url": f.apiURL(r, "/labels/", url.PathEscape(l.name)), "name": l.name,
+		"color": l.color, "default": false, "description": l.description,
 	}
-	if l.description != "" {
-		v["description"] = l.description
-	}
-	return v
 }
 
 // association is what GitHub calls author_association. It is here to be complete: it says nothing about rights.
@@ -368,6 +365,12 @@ func (f *Forge) workflowView(r *Repo, w *workflow) object {
 	}
 }
 
+// headCommitView is the form of a commit inside runs and merge groups.
+func (f *Forge) headCommitView(c *commit) object {
+	who := object{"name": c.author.login, "email": c.author.login + "@users.noreply.invalid"}
+	return object{"id": c.sha, "tree_id": c.tree, "message": c.message, "timestamp": stamp(c.at), "author": who, "committer": who}
+}
+
 func (f *Forge) runView(x *Run) object {
 	r := x.repo
 	api, html := f.apiURL(r, "/actions/runs/", x.ID), f.htmlURL(r, "/actions/runs/", x.ID)
@@ -375,8 +378,6 @@ func (f *Forge) runView(x *Run) object {
 	if x.pr != nil {
 		head = x.pr.headRepo
 	}
-	c := f.commits[x.sha]
-	who := object{"name": c.author.login, "email": c.author.login + "@users.noreply.invalid"}
 	v := object{
 		"id": x.ID, "name": x.flow.title(), "node_id": node("WorkflowRun", x.ID), "check_suite_id": x.ID, "check_suite_node_id": node("CheckSuite", x.ID),
 		"head_branch": x.branch, "head_sha": x.sha, "path": x.flow.File, "run_number": x.number, "run_attempt": x.attempt,
@@ -386,10 +387,8 @@ func (f *Forge) runView(x *Run) object {
 		"logs_url": api + "/logs", "check_suite_url": f.apiURL(r, "/check-suites/", x.ID), "artifacts_url": api + "/artifacts",
 		"cancel_url": api + "/cancel", "rerun_url": api + "/rerun", "previous_attempt_url": nil,
 		"workflow_url": f.apiURL(r, "/actions/workflows/", x.flow.id), "display_title": x.title,
-		"head_commit": object{
-			"id": c.sha, "tree_id": c.tree, "message": c.message, "timestamp": stamp(c.at), "author": who, "committer": who,
-		},
-		"repository": f.shortRepo(r), "head_repository": f.shortRepo(head),
+		"head_commit": f.headCommitView(f.commits[x.sha]),
+		"repository":  f.shortRepo(r), "head_repository": f.shortRepo(head),
 	}
 	if x.attempt > 1 {
 		v["previous_attempt_url"] = fmt.Sprintf("%s/attempts/%d", api, x.attempt-1)
