@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -49,7 +50,8 @@ func TestWorkflowDispatch(t *testing.T) {
 	check(t, err)
 	equal(t, "attempt", again.GetRunAttempt(), 2)
 	_, err = api.Actions.CancelWorkflowRunByID(ctx, "acme", "widget", run.GetID())
-	if _, accepted := err.(*github.AcceptedError); !accepted {
+	var accepted *github.AcceptedError
+	if !errors.As(err, &accepted) {
 		t.Fatal(err)
 	}
 	equal(t, "cancelled", s.repo.Runs()[1].State(), "cancelled")

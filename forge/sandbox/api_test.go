@@ -55,7 +55,7 @@ func TestWhoAsks(t *testing.T) {
 		"for too long": s.jwt(func(c *jwt.RegisteredClaims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(time.Hour)) }),
 	} {
 		_, res, err := s.as(token).Apps.Get(ctx, "")
-		if err == nil || res.StatusCode != 401 {
+		if err == nil || res.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s token was answered %v", name, res.Status)
 		}
 	}
@@ -418,7 +418,7 @@ func TestChecks(t *testing.T) {
 		"four buttons":  {Name: "x", HeadSHA: sha, Actions: make([]*github.CheckRunAction, 4)},
 	} {
 		_, res, err := api.Checks.CreateCheckRun(ctx, "acme", "widget", bad)
-		if err == nil || res.StatusCode != 422 {
+		if err == nil || res.StatusCode != http.StatusUnprocessableEntity {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -480,7 +480,7 @@ func TestGitHubEnterprisePaths(t *testing.T) {
 		check(t, err)
 		req.Header.Set("Authorization", "token "+s.owner.Token)
 		s.pr.Label(s.alice, "a/b c")
-		res, err := http.DefaultClient.Do(req)
+		res, err := (&http.Client{}).Do(req)
 		check(t, err)
 		check(t, res.Body.Close())
 		equal(t, base, res.StatusCode, 200)

@@ -117,8 +117,10 @@ func (in *checkInput) refusal() *answer {
 	if in.Status != nil && !slices.Contains([]string{"queued", "in_progress", "completed", "waiting", "requested", "pending"}, *in.Status) {
 		return fail(422, fmt.Sprintf("Invalid request.\n\n%s is not a member of [\"queued\", \"in_progress\", \"completed\"].", *in.Status))
 	}
-	if in.Conclusion != nil && !slices.Contains([]string{"action_required", "cancelled", "failure", "neutral", "success", "skipped",
-		"timed_out"}, *in.Conclusion) {
+	if in.Conclusion != nil && !slices.Contains([]string{
+		"action_required", "cancelled", "failure", "neutral", "success", "skipped",
+		"timed_out",
+	}, *in.Conclusion) {
 		return fail(422, fmt.Sprintf("Invalid request.\n\n%s is not a possible conclusion.", *in.Conclusion))
 	}
 	if in.Status != nil && *in.Status == "completed" && in.Conclusion == nil {

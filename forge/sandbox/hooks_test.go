@@ -31,6 +31,7 @@ type receiver struct {
 }
 
 func newReceiver(t *testing.T) *receiver {
+	t.Helper()
 	r := &receiver{t: t, status: http.StatusAccepted, came: make(chan string, 100)}
 	r.Server = httptest.NewServer(r)
 	t.Cleanup(r.Close)
@@ -155,7 +156,7 @@ func TestRedelivery(t *testing.T) {
 	check(t, json.Unmarshal(full.Request.GetRawPayload(), &body))
 	equal(t, "payload", body.Action, "labeled")
 	_, res2, err := admin.Repositories.RedeliverHookDelivery(ctx, "acme", "widget", hook.ID, log[0].GetID())
-	if res2 == nil || res2.StatusCode != 202 {
+	if res2 == nil || res2.StatusCode != http.StatusAccepted {
 		t.Errorf("redelivery: %v", err)
 	}
 
@@ -167,7 +168,7 @@ func TestRedelivery(t *testing.T) {
 	_, _, err = app.Apps.GetHookDelivery(ctx, log[0].GetID())
 	check(t, err)
 	_, res2, err = app.Apps.RedeliverHookDelivery(ctx, log[0].GetID())
-	if res2 == nil || res2.StatusCode != 202 {
+	if res2 == nil || res2.StatusCode != http.StatusAccepted {
 		t.Errorf("redelivery: %v", err)
 	}
 	check(t, sender.Flush(ctx))

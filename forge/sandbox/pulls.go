@@ -457,8 +457,10 @@ func (f *Forge) listPulls(c *call) answer {
 	}
 	return c.page(views(found, func(p *PR) object {
 		v := f.pullView(p, p.pullState)
-		for _, detail := range []string{"merged", "mergeable", "rebaseable", "mergeable_state", "merged_by", "comments",
-			"review_comments", "maintainer_can_modify", "commits", "additions", "deletions", "changed_files"} {
+		for _, detail := range []string{
+			"merged", "mergeable", "rebaseable", "mergeable_state", "merged_by", "comments",
+			"review_comments", "maintainer_can_modify", "commits", "additions", "deletions", "changed_files",
+		} {
 			delete(v, detail)
 		}
 		return v

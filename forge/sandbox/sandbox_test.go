@@ -77,7 +77,10 @@ func newStage(t *testing.T) *stage {
 				File: ".github/workflows/presubmit.yml", Name: "presubmit", On: []string{"workflow_dispatch"},
 				RunName: "PR ${{ inputs.pr }} ${{ inputs.sha }} ${{ inputs.signalbox }}",
 				Inputs: []sandbox.Input{
-					{Name: "signalbox", Required: true}, {Name: "pr", Required: true}, {Name: "sha", Required: true}, {Name: "base_sha", Required: true},
+					{Name: "signalbox", Required: true},
+					{Name: "pr", Required: true},
+					{Name: "sha", Required: true},
+					{Name: "base_sha", Required: true},
 					{Name: "level", Default: "full"},
 				},
 			},

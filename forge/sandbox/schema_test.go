@@ -55,9 +55,9 @@ func (o *openapi) wrong(s *schema, v any, at string) string {
 			return w
 		}
 	}
-	if any := append(slices.Clone(s.OneOf), s.AnyOf...); any != nil {
+	if ways := append(slices.Clone(s.OneOf), s.AnyOf...); ways != nil {
 		var reasons []string
-		for _, one := range any {
+		for _, one := range ways {
 			w := o.wrong(one, v, at)
 			if w == "" {
 				reasons = nil

@@ -181,7 +181,7 @@ func (f *Forge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rest, found := strings.CutPrefix(r.URL.EscapedPath(), "/api/v3/"); found {
 		path, err := url.PathUnescape("/" + rest)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			f.refuse(w, fail(400, "Problems parsing the path"))
 			return
 		}
 		r = r.Clone(r.Context())
@@ -194,7 +194,7 @@ func (f *Forge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *Forge) serve(w http.ResponseWriter, r *http.Request, op operation) {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		f.refuse(w, fail(413, "The request body is too large or broke off"))
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(raw)) // for a fault's picker to read
@@ -234,6 +234,9 @@ func (f *Forge) serve(w http.ResponseWriter, r *http.Request, op operation) {
 	}
 	f.reply(w, header, status, body)
 }
+
+// refuse answers what is no request of the API.
+func (f *Forge) refuse(w http.ResponseWriter, a *answer) { f.reply(w, nil, a.status, encode(a.body)) }
 
 // note records a request that a Fault kept from being performed, and answers the headers of every answer.
 func (f *Forge) note(r *http.Request, fault *Fault, status int) http.Header {
@@ -384,8 +387,10 @@ func (f *Forge) routes() *http.ServeMux {
 
 	read := need{app: "metadata", role: "read"}
 	repo("GET", "", read, f.getRepo)
-	repo("GET", "/collaborators/{login}/permission", need{app: "metadata", role: "write",
-		words: "Must have push access to view collaborator permission."}, f.getPermission)
+	repo("GET", "/collaborators/{login}/permission", need{
+		app: "metadata", role: "write",
+		words: "Must have push access to view collaborator permission.",
+	}, f.getPermission)
 	repo("GET", "/commits/{ref}", need{app: "contents", role: "read"}, f.getCommit)
 	repo("GET", "/git/ref/{ref...}", need{app: "contents", role: "read"}, f.getRef)
 	repo("GET", "/branches/{branch...}", need{app: "contents", role: "read"}, f.getBranch)
@@ -465,7 +470,7 @@ type Server struct {
 
 // Start serves f on a free port and makes its links point there. Close ends it.
 func (f *Forge) Start() (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address that needs no lookup: there is nothing to wait for
 	if err != nil {
 		return nil, fmt.Errorf("listen for the sandbox forge: %w", err)
 	}

@@ -199,8 +199,10 @@ func (f *Forge) issueView(p *PR) object {
 			"url": pull["url"], "html_url": html, "diff_url": html + ".diff", "patch_url": html + ".patch", "merged_at": pull["merged_at"],
 		},
 	}
-	for _, same := range []string{"id", "node_id", "number", "title", "user", "labels", "state", "locked", "assignee", "assignees", "milestone",
-		"comments", "created_at", "updated_at", "closed_at", "author_association", "active_lock_reason", "body", "draft"} {
+	for _, same := range []string{
+		"id", "node_id", "number", "title", "user", "labels", "state", "locked", "assignee", "assignees", "milestone",
+		"comments", "created_at", "updated_at", "closed_at", "author_association", "active_lock_reason", "body", "draft",
+	} {
 		v[same] = pull[same]
 	}
 	return v
