@@ -88,6 +88,53 @@ func TestLoginReused(t *testing.T) {
 	equal(t, "login", u.GetLogin(), "alice-moved")
 }
 
+func TestDeletedAccount(t *testing.T) {
+	s := newStage(t)
+	ctx, api := t.Context(), s.asApp()
+	s.pr.Label(s.mallory, "CICD")
+	s.mallory.Delete()
+	s.described.quiet.Store(true) // GitHub's description does not know that authors and actors can be null
+	events, _, err := api.Issues.ListIssueEvents(ctx, "acme", "widget", 1, nil)
+	check(t, err)
+	p, _, err := api.PullRequests.Get(ctx, "acme", "widget", 1)
+	check(t, err)
+	if events[0].Actor != nil || p.User != nil {
+		t.Error("a deleted account is still shown")
+	}
+	_, _, err = api.Users.Get(ctx, "mallory")
+	refused(t, err, 404, "Not Found")
+	_, _, err = s.as(s.mallory.Token).Users.Get(ctx, "")
+	refused(t, err, 401, "Bad credentials")
+}
+
+// An App may do what its permissions say, where it is installed, and read what is public elsewhere.
+func TestAppPermissions(t *testing.T) {
+	s := newStage(t)
+	ctx := t.Context()
+	reader := s.AddApp(sandbox.AppOptions{Slug: "reader", Owner: "acme", Key: &s.key.PublicKey, Permissions: map[string]string{
+		"metadata": "read", "checks": "read",
+	}})
+	elsewhere := s.AddRepo("other/thing", sandbox.RepoOptions{})
+	elsewhere.OpenPR(s.alice, sandbox.PROptions{})
+	s.app, s.install = reader, reader.Install(s.repo)
+	api := s.asApp()
+	_, _, err := api.Checks.ListCheckRunsForRef(ctx, "acme", "widget", "main", nil)
+	check(t, err)
+	_, _, err = api.PullRequests.Get(ctx, "other", "thing", 1)
+	check(t, err)
+	denied := "Resource not accessible by integration"
+	_, _, err = api.Checks.CreateCheckRun(ctx, "acme", "widget", github.CreateCheckRunOptions{Name: "x", HeadSHA: s.repo.Tip("main")})
+	refused(t, err, 403, denied)
+	_, _, err = api.Issues.ListLabelsByIssue(ctx, "acme", "widget", 1, nil)
+	refused(t, err, 403, denied)
+	_, _, err = api.Issues.AddLabelsToIssue(ctx, "other", "thing", 1, []string{"CICD"})
+	refused(t, err, 403, denied)
+	_, _, err = api.Repositories.GetPermissionLevel(ctx, "other", "thing", "alice")
+	refused(t, err, 403, denied)
+	_, _, err = api.Teams.GetTeamMembershipBySlug(ctx, "acme", "none", "alice")
+	refused(t, err, 404, "Not Found")
+}
+
 func TestPermission(t *testing.T) {
 	s := newStage(t)
 	ctx := t.Context()

@@ -179,10 +179,12 @@ func (f *Forge) refusal(cred *credential, r *Repo, n need) *answer {
 		switch {
 		case !i.sees(r) && r.private:
 			return notFound()
-		case !i.sees(r) && write, i.sees(r) && (has == "" || write && has != "write"):
-			return fail(403, "Resource not accessible by integration")
+		case i.sees(r) && (has == "write" || has == "read" && !write):
+			return nil
+		case !i.sees(r) && n.role == "read" && !write: // what everybody may read of a public repository
+			return nil
 		}
-		return nil
+		return fail(403, "Resource not accessible by integration")
 	}
 	role := r.role(cred.user)
 	switch {

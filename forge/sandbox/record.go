@@ -13,7 +13,7 @@ type Call struct {
 	Method string
 	Path   string // without the query, without /api/v3
 	Query  string
-	Actor  string // login at that time; "" = no valid credential
+	Actor  string // login at that time; "" = no token of a person or an installation (an App's own JWT, or nothing valid)
 	Status int    // what was answered, or would have been where Lost
 	Lost   bool   // performed, but a Fault kept the answer from the caller
 	Denied bool   // a Fault answered instead: nothing was performed

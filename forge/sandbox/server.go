@@ -211,6 +211,7 @@ func (f *Forge) serve(w http.ResponseWriter, r *http.Request, op operation) {
 		select {
 		case <-fault.Wait:
 		case <-r.Context().Done():
+			f.note(r, &Fault{Refuse: true}, 0)
 			return
 		}
 	}

@@ -34,9 +34,9 @@ func (f *Forge) userView(u *User) object {
 	}
 }
 
-// userOrNull is userView where nobody is null.
+// userOrNull is userView where nobody and deleted accounts are null.
 func (f *Forge) userOrNull(u *User) any {
-	if u == nil {
+	if u == nil || u.gone {
 		return nil
 	}
 	return f.userView(u)
@@ -132,7 +132,7 @@ func (f *Forge) pullView(p *PR, s pullState) object {
 	api, html, issue := f.apiURL(r, "/pulls/", p.Number), f.htmlURL(r, "/pull/", p.Number), f.apiURL(r, "/issues/", p.Number)
 	v := object{
 		"url": api, "id": p.ID, "node_id": node("PullRequest", p.ID), "html_url": html, "diff_url": html + ".diff", "patch_url": html + ".patch",
-		"issue_url": issue, "number": p.Number, "state": "closed", "locked": false, "title": s.title, "user": f.userView(p.author), "body": nil,
+		"issue_url": issue, "number": p.Number, "state": "closed", "locked": false, "title": s.title, "user": f.userOrNull(p.author), "body": nil,
 		"created_at": stamp(p.created), "updated_at": stamp(s.updated), "closed_at": maybe(s.closed), "merged_at": nil,
 		"merge_commit_sha": nil, "assignee": nil, "assignees": []object{}, "requested_reviewers": []object{}, "requested_teams": []object{},
 		"labels":    views(s.labels, func(l *label) object { return f.labelView(r, l) }),
@@ -218,7 +218,7 @@ func (f *Forge) commentView(p *PR, x *comment) object {
 	api := f.apiURL(p.repo, "/issues/comments/", x.id)
 	return object{
 		"url": api, "html_url": f.htmlURL(p.repo, "/pull/", p.Number, "#issuecomment-", x.id), "issue_url": f.apiURL(p.repo, "/issues/", p.Number),
-		"id": x.id, "node_id": node("IssueComment", x.id), "user": f.userView(x.user), "created_at": stamp(x.at), "updated_at": stamp(x.at),
+		"id": x.id, "node_id": node("IssueComment", x.id), "user": f.userOrNull(x.user), "created_at": stamp(x.at), "updated_at": stamp(x.at),
 		"author_association": f.association(p.repo, x.user), "body": x.body, "reactions": f.reactionsView(api),
 		"performed_via_github_app": f.via(x.user),
 	}
@@ -240,11 +240,11 @@ func (f *Forge) eventView(p *PR, e *issueEvent) object {
 		return v
 	case "commented":
 		v := f.commentView(p, e.said)
-		v["event"], v["actor"] = e.kind, f.userView(e.actor)
+		v["event"], v["actor"] = e.kind, f.userOrNull(e.actor)
 		return v
 	}
 	v := object{
-		"id": e.id, "node_id": node("Event", e.id), "url": f.apiURL(p.repo, "/issues/events/", e.id), "actor": f.userView(e.actor),
+		"id": e.id, "node_id": node("Event", e.id), "url": f.apiURL(p.repo, "/issues/events/", e.id), "actor": f.userOrNull(e.actor),
 		"event": e.kind, "commit_id": nil, "commit_url": nil, "created_at": stamp(e.at), "performed_via_github_app": f.via(e.actor),
 	}
 	switch e.kind {
@@ -432,7 +432,7 @@ func (f *Forge) getUserByLogin(c *call) answer {
 
 func (f *Forge) getUserByID(c *call) answer {
 	for _, u := range f.users {
-		if u.ID == c.id("id") {
+		if !u.gone && u.ID == c.id("id") {
 			return ok(f.profileView(u))
 		}
 	}

@@ -109,7 +109,8 @@ type User struct {
 	f       *Forge
 	login   string
 	kind    string // User, Organization, Bot
-	app     *App   // of a bot
+	gone    bool
+	app     *App // of a bot
 	created time.Time
 }
 
@@ -125,6 +126,14 @@ func (u *User) Rename(login string) {
 	u.f.mu.Lock()
 	defer u.f.mu.Unlock()
 	u.login = login
+}
+
+// Delete deletes the account: its login is free, its token is nobody's, and what it did was done by null.
+func (u *User) Delete() {
+	u.f.mu.Lock()
+	defer u.f.mu.Unlock()
+	u.gone = true
+	delete(u.f.tokens, u.Token)
 }
 
 // AddUser adds a person, or answers the one who has this login.
@@ -148,7 +157,7 @@ func (f *Forge) account(login, kind string) *User {
 
 func (f *Forge) user(login string) *User {
 	for _, u := range f.users {
-		if strings.EqualFold(u.login, login) {
+		if !u.gone && strings.EqualFold(u.login, login) {
 			return u
 		}
 	}
