@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
@@ -156,7 +155,9 @@ func (RunReported) event()  {}
 func (Reconcile) event()    {}
 func (Unhandled) event()    {}
 
-func (e Opened) words() string { return "opened by " + name(e.Sender) + " at " + short(e.Pull.Head.SHA) }
+func (e Opened) words() string {
+	return "opened by " + name(e.Sender) + " at " + short(e.Pull.Head.SHA)
+}
 func (e Pushed) words() string { return "push of " + short(e.After) + " by " + name(e.Sender) }
 func (e Labelled) words() string {
 	if e.Added {
@@ -332,12 +333,4 @@ func (n *Note) events() []Event {
 		return []Event{Unhandled{unknown}}
 	}
 	return out
-}
-
-// later is the later of two times.
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

@@ -1,0 +1,233 @@
+package prmanager
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// Settle is how long after a call that may have left "not found" is not believed.
+const Settle = 30 * time.Second
+
+// Forge is one configured forge as a pull request needs it.
+type Forge struct {
+	Name     string // what texts call it: "GitHub"
+	Self     Self
+	Reader   Reader
+	Labeller Labeller
+	Triggers map[string]Trigger // by the name a policy uses
+}
+
+// Config is what New needs. Every function must be safe for concurrent use.
+type Config struct {
+	Forge  func(instance string) (Forge, error)
+	Policy func(forge.Repo) Policy
+	Pins   Pins
+}
+
+// Behaviour is a pull request as a subject of the engine.
+type Behaviour struct {
+	forge  func(instance string) (Forge, error)
+	policy func(forge.Repo) Policy
+	pins   Pins
+}
+
+var _ actor.Behaviour[PR, Facts] = (*Behaviour)(nil)
+
+// New makes the behaviour.
+func New(c Config) *Behaviour { return &Behaviour{forge: c.Forge, policy: c.Policy, pins: c.Pins} }
+
+// heard is the inputs of a turn as events, oldest first: what our effects came to, then the mail.
+func heard(s state.Subject, in actor.Inputs) (events []Event, dead []actor.DeadMail) {
+	for _, r := range in.Results {
+		events = append(events, Effected{r})
+	}
+	for _, m := range in.Mail {
+		e, err := parse(s, m)
+		if err != nil {
+			dead = append(dead, actor.DeadMail{Seq: m.Seq, Reason: err.Error()})
+			continue
+		}
+		events = append(events, e...)
+	}
+	if in.Reconcile != "" {
+		events = append(events, Reconcile{Repair{Why: in.Reconcile}})
+	}
+	return events, dead
+}
+
+// repo is the repository as the document or, before there is one, the events name it.
+func repo(s state.Subject, d PR, events []Event) forge.Repo {
+	if d.Ref.Number != 0 {
+		return d.Ref.Repo
+	}
+	for _, e := range events {
+		switch e := e.(type) {
+		case interface{ pull() forge.Pull }:
+			return e.pull().Ref.Repo
+		case ApproveCli:
+			return e.Ref.Repo
+		case RevokeCli:
+			return e.Ref.Repo
+		case Reconcile:
+			if e.Ref.Number != 0 {
+				return e.Ref.Repo
+			}
+		}
+	}
+	return forge.Repo{Instance: s.Instance}
+}
+
+func (s Sighting) pull() forge.Pull { return s.Pull }
+
+// Look answers what Decide would ask, no more: most turns ask nothing. A question with a backoff of its own is left
+// alone until its time, unless mail came.
+func (b *Behaviour) Look(ctx context.Context, s state.Subject, d PR, in actor.Inputs, now time.Time) Facts {
+	events, _ := heard(s, in)
+	f := Facts{Policy: b.policy(repo(s, d, events))}
+	at, err := b.forge(s.Instance)
+	if err != nil {
+		return f // everything stays unknown
+	}
+	f.Self = at.Self
+	undecided := func(f Facts) ([]Ask, PR) {
+		step, asks := decide(s, d, f, events, now)
+		return asks, step.Next
+	}
+	known := func(a Ask) (Fact[bool], bool) {
+		for _, q := range d.Questions {
+			if q.Ask.key() == a.key() && now.Before(q.Next) && len(in.Mail) == 0 && in.Reconcile == "" {
+				return Fact[bool]{Why: q.Why}, true
+			}
+		}
+		return Fact[bool]{}, false
+	}
+	return b.look(ctx, at, f, undecided, known)
+}
+
+// Decide judges the inputs by the facts.
+func (b *Behaviour) Decide(s state.Subject, d PR, facts Facts, in actor.Inputs, now time.Time) actor.Step[PR] {
+	events, dead := heard(s, in)
+	step, _ := decide(s, d, facts, events, now)
+	step.Dead = dead
+	return step
+}
+
+// Do makes one wish true: a label write, a trigger, a cancel. A trigger re-reads the live pull request directly
+// before it starts: what moved since the decision is decided again and not started.
+func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
+	at, err := b.forge(s.Instance)
+	if err != nil {
+		return outcome(fmt.Errorf("find the forge of %s: %w", s, err))
+	}
+	ctx = forge.WithUrgency(ctx, forge.Urgency(e.Class)) // both name the same three orders
+	switch e.Kind {
+	case KindLabel:
+		var o labelOrder
+		if err := json.Unmarshal(e.Want, &o); err != nil {
+			return unreadable(e, err)
+		}
+		if o.Present {
+			if err := confirm(ctx); err != nil {
+				return stale(fmt.Errorf("before labelling %s: %w", s, err))
+			}
+		}
+		if err := at.Labeller.SetLabel(ctx, o.Ref, o.Label, o.Present); err != nil {
+			return outcome(fmt.Errorf("set label of %s to present=%t: %w", s, o.Present, err))
+		}
+		return actor.Outcome{Code: actor.Done}
+	case KindTrigger, KindCancel:
+		var o RunOrder
+		if err := json.Unmarshal(e.Want, &o); err != nil {
+			return unreadable(e, err)
+		}
+		trigger, ok := at.Triggers[o.Trigger]
+		if !ok {
+			return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("no trigger %q is configured any more", o.Trigger)}
+		}
+		if e.Kind == KindCancel {
+			return cancel(ctx, trigger, o, e, now)
+		}
+		return start(ctx, at.Reader, trigger, o, e, now, confirm)
+	}
+	return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("nobody does effects of kind %q", e.Kind)}
+}
+
+// start starts a run once: a call that may have left before is looked for first, and "not found" is not believed
+// before Settle.
+func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
+	if !e.Unsure.IsZero() {
+		receipt, found, err := trigger.Find(ctx, o.Run)
+		switch wait := e.Unsure.Add(Settle).Sub(now); {
+		case err != nil:
+			return outcome(fmt.Errorf("look for run %s: %w", o.Run.Key, err))
+		case found:
+			return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
+		case wait > 0:
+			return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("run %s may still appear", o.Run.Key)}
+		}
+	}
+	live, err := r.Pull(ctx, o.Run.Ref)
+	if err != nil {
+		return outcome(fmt.Errorf("read %s before starting run %s: %w", o.Run.Ref, o.Run.Key, err))
+	}
+	if !live.Open || live.Head.SHA != o.Run.SHA || live.Base.Name != o.Base {
+		return stale(fmt.Errorf("%s has moved since run %s was granted", o.Run.Ref, o.Run.Key))
+	}
+	if err := confirm(ctx); err != nil {
+		return stale(fmt.Errorf("before starting run %s: %w", o.Run.Key, err))
+	}
+	receipt, err := trigger.Start(ctx, o.Run)
+	if err != nil {
+		return outcome(fmt.Errorf("start run %s: %w", o.Run.Key, err))
+	}
+	return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
+}
+
+// cancel stops a run. One whose receipt never came is looked for first.
+func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now time.Time) actor.Outcome {
+	if o.Receipt.ID == "" {
+		receipt, found, err := trigger.Find(ctx, o.Run)
+		switch wait := e.Born.Add(Settle).Sub(now); {
+		case err != nil:
+			return outcome(fmt.Errorf("look for run %s to cancel it: %w", o.Run.Key, err))
+		case found:
+			o.Receipt = receipt
+		case wait > 0:
+			return actor.Outcome{Code: actor.Settling, After: min(wait, Settle/6), Err: fmt.Errorf("run %s may still appear", o.Run.Key)}
+		default:
+			return actor.Outcome{Code: actor.Done}
+		}
+	}
+	if err := trigger.Cancel(ctx, o.Run, o.Receipt); err != nil {
+		return outcome(fmt.Errorf("cancel run %s: %w", o.Run.Key, err))
+	}
+	return actor.Outcome{Code: actor.Done}
+}
+
+func unreadable(e actor.Entry, err error) actor.Outcome {
+	return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("entry %s of kind %q cannot be read: %w", e.Key, e.Kind, err)}
+}
+
+func stale(err error) actor.Outcome { return actor.Outcome{Code: actor.Stale, Err: err} }
+
+// outcome is the one place where a forge's fault becomes the engine's word for it.
+func outcome(err error) actor.Outcome {
+	f := forge.Classify(err)
+	o := actor.Outcome{Code: actor.Failed, Err: err, After: f.After}
+	switch f.Class {
+	case forge.Contention:
+		o.Code = actor.Contention
+	case forge.Auth:
+		o.Code = actor.AuthPause
+	case forge.Permanent, forge.NotFound:
+		o.Code = actor.Refused
+	case forge.Retriable:
+	}
+	return o
+}

@@ -1,0 +1,761 @@
+package prmanager
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+// turn is one decision at work on its own copy of the document.
+type turn struct {
+	s   state.Subject
+	d   PR
+	f   Facts
+	now time.Time
+
+	live     bool // the live pull request was read in this turn and is no older than anything we were shown
+	first    bool // the document began in this turn
+	recheck  bool // something was learned about the past: does the standing label grant still hold?
+	reassert bool // tell everything again
+	counted  bool // run was counted up
+	granted  bool // a grant was made in this turn
+
+	asks   []Ask
+	wishes []actor.Wish
+	line   Line
+	why    []string
+}
+
+// decide applies the events to the document in order, then judges what is due, and at last computes from the document
+// what should be true outside. It is pure: the same arguments always give the same step. asks are the facts that it
+// needed and did not have.
+func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step actor.Step[PR], asks []Ask) {
+	t := &turn{s: s, d: d.clone(), f: f, now: now}
+	for _, e := range events {
+		t.line.In = append(t.line.In, e.words())
+	}
+	t.look(events)
+	for _, e := range events {
+		t.apply(e)
+	}
+	t.settle()
+	t.trigger()
+	t.ask()
+	t.wish()
+	return t.step(), t.asks
+}
+
+// pass notes a box of the flowchart, with what a reader of the story needs besides.
+func (t *turn) pass(r Reason, detail ...string) {
+	word := string(r)
+	if !slices.Contains(t.why, word) {
+		t.why = append(t.why, word)
+	}
+	if len(detail) > 0 {
+		word += " (" + strings.Join(detail, " ") + ")"
+	}
+	if !slices.Contains(t.line.Why, word) {
+		t.line.Why = append(t.line.Why, word)
+	}
+}
+
+// need asks for a fact, once.
+func (t *turn) need(a Ask) {
+	for _, o := range t.asks {
+		if o.key() == a.key() {
+			return
+		}
+	}
+	t.asks = append(t.asks, a)
+}
+
+// look takes the live pull request, if it was read. One that is older than what a delivery has shown is the API
+// lagging: it is asked again and changes nothing.
+func (t *turn) look(events []Event) {
+	if !t.f.Live.Known {
+		return
+	}
+	newest, told, repair := t.d.SeenAt, false, false
+	for _, e := range events {
+		_, ok := e.(Reconcile)
+		repair = repair || ok
+		if at, ok := e.(interface{ at() time.Time }); ok {
+			newest, told = later(newest, at.at()), true
+		}
+	}
+	if !t.d.seen() {
+		t.d.Adopting = !told && (repair || t.d.Adopting)
+	}
+	live := t.f.Live.Value
+	if live.UpdatedAt.Before(newest) || Subject(live.Ref) != t.s {
+		t.pass(APILags)
+		t.f.Live = Fact[forge.Pull]{Looked: true, Why: "the forge still shows an older state"}
+		t.need(Ask{Kind: AskLive})
+		return
+	}
+	t.live, t.d.LiveDue = true, false
+	t.observe(live)
+}
+
+func (s Sighting) at() time.Time { return s.Pull.UpdatedAt }
+
+// apply is the rules, one event each.
+func (t *turn) apply(e Event) {
+	switch e := e.(type) {
+	case Opened:
+		t.opened(e)
+	case Pushed:
+		t.pushed(e)
+	case Labelled:
+		t.labelled(e)
+	case BaseChanged:
+		t.sight(e.Sighting)
+		t.learn(&t.d.BaseSpan, e.Pull.Base.Name == t.d.Base, e.at())
+	case DraftChanged:
+		t.sight(e.Sighting)
+	case Closed:
+		t.sight(e.Sighting)
+		t.learn(&t.d.OpenSpan, !t.d.Open, e.at())
+	case Reopened:
+		t.sight(e.Sighting)
+		t.learn(&t.d.OpenSpan, t.d.Open, e.at())
+	case ApproveCli:
+		t.pass(CliApproved)
+		t.refer(e.Ref)
+		t.d.Asked = append(t.d.Asked, Approval{Channel: ByCli, SHA: e.SHA, By: forge.Actor{Login: e.By}, Reason: plain(e.Reason, 200)})
+	case RevokeCli:
+		t.pass(CliRevoked)
+		t.refer(e.Ref)
+		t.d.Asked, t.d.AutoDue, t.d.Head.Left = nil, false, 0
+		if t.revoke(CliRevoked, plain(e.By, 40)) {
+			t.shut(CliRevoked, "approval revoked by operator "+plain(e.By, 40)+"; "+forMaintainer)
+		}
+	case Written:
+		t.written(e.Written)
+	case Effected:
+		t.effected(e.Result)
+	case RunReported:
+		t.reported(e.Report)
+	case Reconcile:
+		t.pass(Reconciled)
+		t.refer(e.Ref)
+		t.d.Adopting = t.d.Adopting || !t.d.seen()
+		t.d.LiveDue, t.reassert = !t.live, true
+		if t.d.seen() && !t.d.Adopting {
+			t.d.LabelDue = &Nudge{Since: t.now, Whole: true}
+		}
+	case Unhandled:
+		t.pass(NothingHandled)
+	}
+}
+
+// refer gives a document that was never seen the name of what it is about.
+func (t *turn) refer(ref forge.Ref) {
+	if t.d.Ref.Number == 0 {
+		t.d.Ref = ref
+	}
+}
+
+// sight takes what a delivery shows. Newer than all before, it is the state; late, it only teaches since when things
+// are as they are.
+func (t *turn) sight(s Sighting) {
+	d, p := &t.d, s.Pull
+	d.AutoDue = d.AutoDue || d.Adopting && d.seen()
+	d.Adopting, d.Label.Alone = false, false
+	switch at := p.UpdatedAt; {
+	case !d.seen():
+		t.observe(p)
+		d.LiveDue = true
+	case at.After(d.SeenAt), at.Equal(d.SeenAt) && !t.live:
+		differs := p.Head.SHA != d.Head.SHA || p.Base.Name != d.Base || p.Open != d.Open
+		if differs && at.Equal(d.SeenAt) {
+			// Two states within one second. Which is newer the live one tells; until then shutting wins.
+			d.LiveDue = true
+		}
+		t.observe(p)
+	default:
+		if p.Head.SHA == d.Head.SHA {
+			d.Head.Span.shown(at)
+		} else if d.Head.First = false; at.Before(d.Head.Span.At) {
+			d.Head.Span.Not = later(d.Head.Span.Not, at)
+		}
+		if p.Base.Name == d.Base {
+			d.BaseSpan.shown(at)
+		}
+		if p.Open == d.Open {
+			d.OpenSpan.shown(at)
+		}
+	}
+}
+
+// observe makes the document agree with a pull request that is no older than what it has seen. Every change of state
+// comes through here, whoever tells of it first.
+func (t *turn) observe(p forge.Pull) {
+	d, at := &t.d, p.UpdatedAt
+	if !d.seen() {
+		t.pass(FirstSight)
+		t.first = true
+		d.Head = Head{SHA: p.Head.SHA, Span: Span{At: at}, First: true}
+		d.Open, d.Merged, d.Draft, d.Base, d.Run = p.Open, p.Merged, p.Draft, p.Base.Name, 1
+		d.AutoDue = !d.Adopting
+	}
+	if d.Open && !p.Open {
+		t.closed(p.Merged, at)
+	} else if !d.Open && p.Open {
+		t.pass(PRReopened)
+		d.Open, d.Merged, d.OpenSpan = true, false, Span{At: at, Not: d.SeenAt}
+		d.AutoDue, d.Shut = true, Shut{}
+	}
+	if d.Base != p.Base.Name {
+		t.pass(BaseMoved)
+		t.revoke(BaseMoved, "")
+		d.Base, d.BaseSpan, d.Head.Left = p.Base.Name, Span{At: at, Not: d.SeenAt}, 0
+		d.AutoDue, d.Shut = true, Shut{}
+	}
+	if d.Head.SHA != p.Head.SHA {
+		t.headChanged(p.Head.SHA, at)
+	}
+	if d.Draft && !p.Draft {
+		t.pass(DraftReady)
+		d.AutoDue = true
+	} else if !d.Draft && p.Draft {
+		t.pass(DraftAgain)
+	}
+	ref := p.Ref
+	if ref.Repo.Installation == 0 {
+		ref.Repo.Installation = d.Ref.Repo.Installation
+	}
+	d.Ref, d.Author, d.Draft, d.SeenAt = ref, p.Author, p.Draft, at
+	d.HeadRepo, d.SameRepo = p.Head.RepoID, p.SameRepo()
+}
+
+func (t *turn) closed(merged bool, at time.Time) {
+	d, why := &t.d, PRClosed
+	if merged {
+		why = PRMerged
+	}
+	t.pass(why)
+	t.revoke(why, "")
+	d.Open, d.Merged, d.OpenSpan = false, merged, Span{At: at, Not: d.SeenAt}
+	d.AutoDue, d.Head.Left = false, 0
+}
+
+// headChanged: whatever was granted was granted for another commit.
+func (t *turn) headChanged(sha string, at time.Time) {
+	d := &t.d
+	t.pass(HeadChanged, short(sha))
+	left := 0
+	if d.Standing() != nil {
+		left = len(d.Grants)
+	}
+	t.revoke(HeadChanged, "")
+	d.Head = Head{SHA: sha, Span: Span{At: at, Not: d.SeenAt}, Left: left}
+	d.push(Push{At: at, SHA: sha})
+	d.AutoDue, d.Shut = true, Shut{}
+}
+
+func (t *turn) opened(e Opened) {
+	d := &t.d
+	begins := !d.seen() || t.first
+	t.sight(e.Sighting)
+	if begins {
+		d.Label.On = Absent // labels set at creation send their own deliveries
+	}
+	if d.Opening {
+		return
+	}
+	t.pass(PROpened)
+	d.Opening = true
+	if e.Pull.Head.SHA == d.Head.SHA && d.Head.First && !d.Head.Brought {
+		d.Head.Brought, d.Head.Pusher = true, e.Sender
+	}
+	if d.Standing() == nil {
+		d.AutoDue = true
+	}
+}
+
+func (t *turn) pushed(e Pushed) {
+	d, at := &t.d, e.at()
+	t.sight(e.Sighting)
+	d.push(Push{At: at, SHA: e.After, By: e.Sender, Known: true})
+	t.recheck = true
+	switch {
+	case e.After == d.Head.SHA:
+		again := d.Head.Span.began(at)
+		if again { // it left and came back, and we saw neither
+			t.pass(HeadChanged, short(e.After))
+			t.revoke(HeadChanged, "")
+		}
+		if again || !d.Head.Brought {
+			t.pass(ChangesPushed)
+			d.Head.Brought, d.Head.Pusher, d.Head.First = true, e.Sender, false
+			d.AutoDue = d.AutoDue || d.Standing() == nil
+			t.carry(e)
+		}
+	case e.Pull.Head.SHA != e.After: // the payload was written later than the push: its time says nothing
+	case at.After(d.Head.Span.At):
+		if d.Head.Span.broke(at, d.SeenAt) {
+			t.pass(LatePush, short(e.After))
+			t.revoke(LatePush, "")
+			d.Head.Brought, d.Head.Pusher, d.Head.First, d.Head.Left = false, forge.Actor{}, false, 0
+			d.AutoDue = true
+		}
+		// Within the second of the newest we know, the live one may lag: ask once more.
+		d.LiveDue = d.LiveDue || at.Equal(d.SeenAt)
+	}
+}
+
+// learn books when something became so; or, where it is not so by now, that it was otherwise then.
+func (t *turn) learn(s *Span, so bool, at time.Time) {
+	if t.recheck = true; so {
+		s.began(at)
+	} else {
+		s.broke(at, t.d.SeenAt)
+	}
+}
+
+// carry: a trusted person's update of exactly the granted commit may carry its grant over.
+func (t *turn) carry(e Pushed) {
+	d := &t.d
+	if d.Head.Left == 0 || d.Head.Left > len(d.Grants) {
+		return
+	}
+	g := d.Grants[d.Head.Left-1]
+	d.Head.Left = 0
+	if e.Before != g.SHA || g.Base != d.Base || e.Sender.Bot || g.Channel == ByBeing {
+		return
+	}
+	d.Asked = append(d.Asked, Approval{Channel: ByCarry, SHA: e.After, By: e.Sender, Evidence: g.Evidence, Entry: g.Entry})
+}
+
+func (t *turn) labelled(e Labelled) {
+	t.sight(e.Sighting)
+	if slices.ContainsFunc(e.Labels, t.isGate) {
+		t.d.LabelDue = &Nudge{At: later(e.at(), t.nudged()), Since: t.now, Whole: t.d.LabelDue != nil && t.d.LabelDue.Whole}
+	}
+}
+
+func (t *turn) nudged() time.Time {
+	if t.d.LabelDue == nil {
+		return time.Time{}
+	}
+	return t.d.LabelDue.At
+}
+
+// settle judges everything that is due, with the facts at hand. What cannot be judged stays due.
+func (t *turn) settle() {
+	d := &t.d
+	if d.LiveDue || !d.seen() && (d.Adopting || len(d.Asked) > 0) {
+		t.need(Ask{Kind: AskLive})
+	}
+	if !d.seen() {
+		t.asks = slices.DeleteFunc(t.asks, func(Ask) bool { return d.Ref.Number == 0 }) // nobody knows what to read
+		return
+	}
+	if g := d.Standing(); t.recheck && g != nil && g.Channel == ByLabel {
+		if when := t.early(g.Evidence, true); when.verdict != inTime {
+			t.pass(Held, when.text)
+			t.revoke(Held, "")
+			t.shut(Held, "labelled "+when.text+"; label again")
+		}
+	}
+	if d.Adopting {
+		t.adopt()
+		return
+	}
+	t.judgeLabels()
+	t.judgeAuto()
+	t.judgeAsked()
+}
+
+// adopt records a pull request that is older than our first contact. Nothing is triggered and no label touched.
+func (t *turn) adopt() {
+	d := &t.d
+	if !t.fresh() {
+		d.Adopting = t.needed(AskLive)
+		return
+	}
+	trusted := t.trusts(Auto, d.Author)
+	if trusted == unknown && d.SameRepo {
+		return
+	}
+	d.Adopting, d.Baseline, d.Label.Alone = false, d.SeenAt, true
+	if trusted == yes && d.SameRepo {
+		t.pass(Adopted)
+		t.grant(Approval{Channel: ByBeing, SHA: d.Head.SHA, By: d.Author, Evidence: d.SeenAt})
+		return
+	}
+	t.pass(NotAdopted)
+	t.shut(NotAdopted, "open since before Signalbox; "+forMaintainer)
+}
+
+func (t *turn) needed(k AskKind) bool {
+	return slices.ContainsFunc(t.asks, func(a Ask) bool { return a.Kind == k })
+}
+
+// judgeAsked judges approvals of a named commit.
+func (t *turn) judgeAsked() {
+	d := &t.d
+	asked := d.Asked
+	d.Asked = nil
+	for _, a := range asked {
+		if a.Channel == ByCarry {
+			if a.SHA != d.Head.SHA || !d.Open || d.Standing() != nil {
+				continue
+			}
+			switch t.trusts(Trust, a.By) {
+			case unknown:
+				d.Asked = append(d.Asked, a)
+			case yes:
+				if !t.fresh() {
+					d.Asked = append(d.Asked, a)
+					continue
+				}
+				t.pass(Carried, name(a.By))
+				t.grant(a)
+			case no:
+			}
+			continue
+		}
+		switch {
+		case !t.live:
+			t.need(Ask{Kind: AskLive})
+			d.Asked = append(d.Asked, a)
+		case !d.Open || a.SHA != d.Head.SHA:
+			t.pass(StaleApproval, short(a.SHA))
+		case d.Standing() != nil && d.Standing().Channel != ByBeing:
+			t.pass(AlreadyGranted)
+		default:
+			a.Evidence = d.SeenAt
+			t.grant(a)
+		}
+	}
+}
+
+// judgeAuto is Is_Auto: whether the pull request runs by itself, or why it waits.
+func (t *turn) judgeAuto() {
+	d := &t.d
+	if !d.AutoDue {
+		return
+	}
+	if !d.Open || d.Standing() != nil {
+		d.AutoDue = false
+		return
+	}
+	refuse := func(r Reason, text string) {
+		d.AutoDue = false
+		t.shut(r, text)
+	}
+	switch {
+	case d.Paused:
+		refuse(IsPaused, "paused because the label was removed; "+forMaintainer)
+		return
+	case d.Draft:
+		refuse(IsDraft, "a draft does not run by itself; mark it ready, or a maintainer sets the label")
+		return
+	}
+	switch t.trusts(Auto, d.Author) {
+	case unknown:
+		return
+	case no:
+		refuse(UntrustedAuthor, forMaintainer+"; "+name(d.Author)+" does not run CI by themselves"+t.cure(d.Author))
+		return
+	case yes:
+	}
+	if !d.Head.Brought {
+		if !d.SameRepo {
+			refuse(UnknownPusher, "missed the push, approve once; "+forMaintainer)
+			return
+		}
+	} else {
+		switch t.trusts(Auto, d.Head.Pusher) {
+		case unknown:
+			return
+		case no:
+			refuse(UntrustedPusher, forMaintainer+"; "+name(d.Head.Pusher)+" pushed and does not run CI by themselves"+t.cure(d.Head.Pusher))
+			return
+		case yes:
+		}
+	}
+	if t.fresh() {
+		t.pass(IsAuto)
+		t.grant(Approval{Channel: ByTrust, SHA: d.Head.SHA, By: d.Author, Evidence: d.Head.Span.At})
+	}
+}
+
+// cure is what an administrator may write where a bot made the pull request wait.
+func (t *turn) cure(a forge.Actor) string {
+	slug := strings.TrimPrefix(strings.TrimSuffix(name(a), "[bot]"), "@")
+	if !a.Bot || !t.d.SameRepo || slug == "" {
+		return ""
+	}
+	return "; to let it: add app:" + slug + " to SIGNALBOX_AUTO"
+}
+
+// answer is a fact in three values.
+type answer int
+
+const (
+	unknown answer = iota
+	no
+	yes
+)
+
+// trusts asks whether somebody satisfies a list, live.
+func (t *turn) trusts(l List, who forge.Actor) answer {
+	if slices.Equal(t.f.Policy.Trust, t.f.Policy.Auto) {
+		l = Trust // one question for both
+	}
+	if who.ID == 0 || len(t.f.Policy.rules(l)) == 0 || t.f.Self.App && who.ID == t.f.Self.Actor.ID {
+		return no
+	}
+	a := Ask{Kind: AskTrust, List: l, Who: who}
+	switch f := t.f.Trusts[a.key()]; {
+	case !f.Known:
+		t.need(a)
+		return unknown
+	case f.Value:
+		return yes
+	}
+	return no
+}
+
+// fresh says whether something may be granted now: the live pull request was read in this turn, is what the document
+// says, and is open.
+func (t *turn) fresh() bool {
+	if !t.live {
+		t.need(Ask{Kind: AskLive})
+		return false
+	}
+	return t.d.Open
+}
+
+// written books what a commit told back.
+func (t *turn) written(w status.Written) {
+	d := &t.d
+	if w.Key == "gate" {
+		if told, ok := d.Told[w.SHA]; ok && told.Seq == w.Seq {
+			told.Shown, told.Why = "", plain(w.Why, 100)
+			if w.OK {
+				told.Shown, told.Why = w.State, ""
+			}
+			d.Told[w.SHA] = told
+			t.pass(shownOr(w.OK))
+		}
+		return
+	}
+	s, ok := d.Triggers[w.Key]
+	if !ok || s.Seq != w.Seq || s.Stage != Checking {
+		return
+	}
+	t.pass(shownOr(w.OK))
+	if s.Stage = Sent; !w.OK {
+		s.Stage, s.Why = Refused, "its check cannot be shown: "+plain(w.Why, 100)
+	}
+	d.Triggers[w.Key] = s
+}
+
+func shownOr(ok bool) Reason {
+	if ok {
+		return CheckShown
+	}
+	return CheckRefused
+}
+
+// effected books how one of our effects ended.
+func (t *turn) effected(r actor.Result) {
+	d := &t.d
+	what, key, _ := strings.Cut(r.Key, "/")
+	if r.Code == actor.Stale {
+		d.LiveDue = !t.live // the world has moved: whoever moved it may not have told us
+		return
+	}
+	switch {
+	case what == "gate":
+		if r.Code == actor.Done && key != d.Head.SHA {
+			delete(d.Told, key)
+		}
+	case what == "label":
+		t.labelWritten(r)
+	case r.Kind == KindTrigger:
+		s, ok := d.Triggers[key]
+		if !ok {
+			return
+		}
+		switch {
+		case r.Code == actor.Done:
+			_ = json.Unmarshal(r.Data, &s.Order.Receipt) // none is a receipt too
+			s.URL = s.Order.Receipt.URL
+			if s.Stage == Cancelled { // started after all
+				s.Undone, s.Settled = false, false
+			} else if !s.done() || s.Stage == Refused {
+				s.Stage, s.Why = Accepted, ""
+			}
+			t.pass(TriggerTaken, plain(s.Order.Run.Presubmit, 60))
+		case (r.Code == actor.Refused || r.Code == actor.GivenUp) && s.Stage == Sent:
+			s.Stage, s.Why = Refused, plain(r.Error, 120)
+			t.pass(TriggerRefused, s.Why)
+		}
+		d.Triggers[key] = s
+	case r.Kind == KindCancel:
+		if s, ok := d.Triggers[key]; ok && (r.Code == actor.Done || r.Code == actor.Dropped) {
+			s.Settled = s.Stage == Cancelled && s.Undone
+			d.Triggers[key] = s
+		}
+	}
+}
+
+// reported books what became of a run. Only a run that counts now has a say; one that goes on without a grant is
+// cancelled again.
+func (t *turn) reported(r Report) {
+	d := &t.d
+	s, ok := d.Triggers[r.Key]
+	switch {
+	case !ok || d.Standing() == nil || s.Order.Run.SHA != d.Head.SHA || s.Base != d.Base || s.Stage == Cancelled:
+		t.pass(RunStale)
+		if ok && s.Stage == Cancelled && s.Asked && !r.State.Completed() {
+			s.Undone, s.Settled = false, false
+			d.Triggers[r.Key] = s
+		}
+		return
+	case s.done() && !r.State.Completed():
+		s.Attempt++
+	}
+	t.pass(RunReport, string(r.State))
+	switch r.State {
+	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled:
+		s.Result = r.State
+	default:
+		s.Result = forge.CheckFailure // whatever else a run may end in is no pass
+	}
+	if s.Stage = Accepted; r.URL != "" {
+		s.URL = r.URL
+	}
+	d.Triggers[r.Key] = s
+}
+
+// trigger makes a standing grant start what it has not started: one record per run key, never two.
+func (t *turn) trigger() {
+	d := &t.d
+	d.Bare = len(t.f.Policy.Presubmits) == 0
+	g := d.Standing()
+	if g == nil || g.Channel == ByBeing {
+		return
+	}
+	current := d.current()
+	for _, p := range t.f.Policy.Presubmits {
+		key := RunKey(t.s, g.SHA, g.Base, d.Run, p.Name)
+		if _, used := d.Triggers[key]; used || slices.ContainsFunc(current, func(s Started) bool { return s.Order.Run.Presubmit == p.Name }) {
+			if t.granted {
+				t.pass(AlreadyRun, plain(p.Name, 60))
+			}
+			continue
+		}
+		s := Started{Base: g.Base, N: d.Run, Native: p.Native, Stage: Checking, Begun: t.now, Order: RunOrder{
+			Trigger: p.Trigger, Base: g.Base, Run: forge.Run{
+				Key: key, Ref: d.Ref, SHA: g.SHA, BaseSHA: g.BaseSHA, HeadRepoID: d.HeadRepo, Presubmit: p.Name,
+			},
+		}}
+		if p.Native {
+			s.Stage = Sent
+		}
+		if d.Triggers == nil {
+			d.Triggers = map[string]Started{}
+		}
+		d.Triggers[key] = s
+		t.pass(RunTriggered, plain(p.Name, 60))
+	}
+	d.prune()
+}
+
+// prune keeps the document small: records of former heads that are over are dropped, oldest first.
+func (d *PR) prune() {
+	if len(d.Triggers) <= triggersKept {
+		return
+	}
+	over := slices.DeleteFunc(slices.Collect(maps.Keys(d.Triggers)), func(k string) bool {
+		s := d.Triggers[k]
+		return s.Order.Run.SHA == d.Head.SHA || !s.Settled && !s.done()
+	})
+	slices.SortFunc(over, func(a, b string) int {
+		if c := d.Triggers[a].Begun.Compare(d.Triggers[b].Begun); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	for _, k := range over[:min(len(over), len(d.Triggers)-triggersKept)] {
+		delete(d.Triggers, k)
+	}
+}
+
+// How questions are asked again, in store time.
+const (
+	askFirst  = time.Second      // after the first failure; doubled each time
+	askMost   = 10 * time.Minute // at most
+	askExpiry = 72 * time.Hour   // then what waited for it is given up
+	askLoud   = time.Minute      // then the gate's text says so
+	// deliveryWait is how long a delivery that must be under way is waited for.
+	deliveryWait = time.Minute
+)
+
+// ask turns what the decision could not know into questions, each with its own backoff.
+func (t *turn) ask() {
+	d := &t.d
+	var questions []Question
+	for _, a := range t.asks {
+		q := Question{Ask: a, SHA: d.Head.SHA, Since: t.now, Next: t.now}
+		if i := slices.IndexFunc(d.Questions, func(o Question) bool { return o.Ask.key() == a.key() && o.SHA == d.Head.SHA }); i >= 0 {
+			q = d.Questions[i]
+			q.Ask = a
+		}
+		if looked, why, after := t.f.of(a); looked {
+			q.Tries++
+			q.Why = why
+			q.Next = t.now.Add(max(after, min(askMost, askFirst<<min(q.Tries-1, 16))))
+		}
+		if a.Kind == AskDelivery {
+			q.Next = q.Since.Add(deliveryWait)
+		}
+		q.Loud = !t.now.Before(q.Since.Add(askLoud))
+		if !t.now.Before(q.Since.Add(askExpiry)) {
+			t.pass(GaveUp, q.text())
+			d.AutoDue, d.LiveDue, d.Adopting, d.LabelDue, d.Asked = false, false, false, nil, nil
+			t.shut(GaveUp, "gave up asking: "+q.text()+"; label again")
+			d.Questions = nil
+			return
+		}
+		t.pass(Unsure, q.text())
+		questions = append(questions, q)
+	}
+	d.Questions = questions
+}
+
+// of says how looking for the answer went.
+func (f Facts) of(a Ask) (looked bool, why string, after time.Duration) {
+	switch a.Kind {
+	case AskLive:
+		return f.Live.Looked, f.Live.Why, f.Live.After
+	case AskHistory:
+		return f.History.Looked, f.History.Why, f.History.After
+	case AskTrust:
+		v := f.Trusts[a.key()]
+		return v.Looked, v.Why, v.After
+	default:
+		return false, "", 0
+	}
+}
+
+// later is the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
