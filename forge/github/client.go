@@ -302,6 +302,7 @@ type wire struct {
 	base *url.URL
 }
 
+// RoundTrip refuses other hosts and caps the answer.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != w.base.Scheme || req.URL.Host != w.base.Host {
 		if req.Body != nil {
@@ -341,6 +342,7 @@ type bearer struct {
 	token string
 }
 
+// RoundTrip sends the request with the token.
 func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set("Authorization", "Bearer "+b.token)

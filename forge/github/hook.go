@@ -137,8 +137,7 @@ func (h *Hook) pull(to forge.Routed, body []byte) (forge.Routed, error) {
 	}
 	mail, err := json.Marshal(p.note(to, number))
 	if err != nil {
-		to.Flaw = "pull_request.updated_at: expected a time in the years 0 to 9999" // all else can be encoded
-		return to, nil
+		to.Flaw = flaw(err)
 	}
 	to.Body = mail
 	return to, nil
@@ -228,14 +227,11 @@ func (p *payload) note(to forge.Routed, number int) prmanager.Note {
 		Sender:   p.Sender.actor(),
 		BaseFrom: p.Changes.Base.Ref.From,
 	}
-	switch n.Actions[0] {
-	case prmanager.ActionPushed:
+	if n.Actions[0] == prmanager.ActionPushed {
 		n.Before, n.After = p.Before, p.After
-	case prmanager.ActionLabelled, prmanager.ActionUnlabelled:
-		if p.Label != nil { // a nudge all the same: the label history is read
-			n.Labels = []string{p.Label.Name}
-		}
-	default:
+	}
+	if p.Label != nil { // without it the action is a nudge all the same: the label history is read
+		n.Labels = []string{p.Label.Name}
 	}
 	return n
 }
@@ -314,5 +310,5 @@ func errNotJSON() error { return &forge.BadDelivery{Field: "body", Want: "JSON"}
 
 // eventName keeps everything but names of GitHub's form out of answers, logs and metrics.
 func eventName(s string) bool {
-	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == ""
+	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
 }

@@ -22,11 +22,11 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
-func newHook(t testing.TB, secrets ...string) *Hook {
-	t.Helper()
+func newHook(tb testing.TB, secrets ...string) *Hook {
+	tb.Helper()
 	h, err := NewHook("github", secrets)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return h
 }
@@ -195,7 +195,7 @@ func TestRoute_others(t *testing.T) {
 	if to, err := h.Route(headers("ping"), []byte(`{"zen":"…","hook_id":1}`)); err != nil || !to.Ping || to.Ignored != "" {
 		t.Errorf("%+v, %v", to, err)
 	}
-	for _, event := range []string{"push", "issue_comment", "check_run", "workflow_run", "merge_group", "issues"} {
+	for _, event := range []string{"push", "issue_comment", "check_run", "workflow_run", "merge_group", "issues", "projects_v2_item"} {
 		if to, err := h.Route(headers(event), []byte(`{"action":"created"}`)); err != nil || to.Ignored == "" || to.Kind != "" || to.Ping {
 			t.Errorf("%s: %+v, %v", event, to, err)
 		}

@@ -35,6 +35,7 @@ var (
 	errReserved = errors.New("the rest of the hourly budget is kept for more urgent calls")
 )
 
+// RoundTrip sends the request, or answers a *forge.Fault of class Contention without sending it.
 func (l *limiter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f := l.refuse(forge.UrgencyOf(req.Context()), time.Now()); f != nil {
 		if req.Body != nil {

@@ -117,11 +117,11 @@ func (c *Client) cancel(ctx context.Context, run forge.Run, r forge.Receipt,
 	find func(context.Context, forge.Run) (forge.Receipt, bool, error),
 ) error {
 	if r.ID == "" {
-		found := false
-		var err error
-		if r, found, err = find(ctx, run); err != nil || !found {
+		found, ok, err := find(ctx, run)
+		if err != nil || !ok {
 			return err
 		}
+		r = found
 	}
 	client, owner, name, err := c.on(ctx, run.Ref.Repo)
 	if err != nil {
