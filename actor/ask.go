@@ -119,6 +119,7 @@ func (e *Engine) amend(ctx context.Context, s state.Subject, f func(env *envelop
 type View struct {
 	Doc         json.RawMessage `json:"doc"` // the behaviour's document
 	Outbox      []Entry         `json:"outbox"`
+	Seq         int64           `json:"seq"`    // mail decided up to here
 	Unread      int             `json:"unread"` // mail not yet decided, at most state.MailBatch
 	Dead        []DeadRef       `json:"dead,omitempty"`
 	Quarantined time.Time       `json:"quarantined,omitzero"`
@@ -140,7 +141,7 @@ func See(ctx context.Context, store interface {
 	if err != nil {
 		return View{}, fmt.Errorf("load %s: %w", s, err)
 	}
-	return View{env.Doc, env.Outbox, len(snap.Mail), env.Dead, env.Quarantined, env.Crashes, env.LastPanic, snap.Wake, snap.Now}, nil
+	return View{env.Doc, env.Outbox, env.Seq, len(snap.Mail), env.Dead, env.Quarantined, env.Crashes, env.LastPanic, snap.Wake, snap.Now}, nil
 }
 
 // explain logs and counts the boxes that a decision passed.

@@ -43,9 +43,11 @@ func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
 // ErrNoDeadLetter: the subject lists no dead letter with that ID.
 var ErrNoDeadLetter = errors.New("no such dead letter")
 
-// DeadLetter reads one dead letter.
-func (e *Engine) DeadLetter(ctx context.Context, s state.Subject, id string) (DeadLetter, error) {
-	b, err := e.store.Record(ctx, s, "dead/"+id)
+// ReadDeadLetter reads one dead letter; ErrNoDeadLetter if it is not there.
+func ReadDeadLetter(ctx context.Context, store interface {
+	Record(ctx context.Context, s state.Subject, key string) ([]byte, error)
+}, s state.Subject, id string) (DeadLetter, error) {
+	b, err := store.Record(ctx, s, "dead/"+id)
 	if errors.Is(err, state.ErrNotFound) {
 		return DeadLetter{}, fmt.Errorf("%s of %s: %w", id, s, ErrNoDeadLetter)
 	}
@@ -62,7 +64,7 @@ func (e *Engine) DeadLetter(ctx context.Context, s state.Subject, id string) (De
 // Retry puts a dead letter's work back: an effect into the outbox with its tries at zero, to be looked up before it is
 // called; a mail to the end of the mailbox. by is who asked, for the journal.
 func (e *Engine) Retry(ctx context.Context, s state.Subject, id, by string) error {
-	d, err := e.DeadLetter(ctx, s, id)
+	d, err := ReadDeadLetter(ctx, e.store, s, id)
 	if err != nil {
 		return err
 	}

@@ -148,11 +148,11 @@ type Commit struct {
 	// Holder is the token given to Begin. Empty = an Ask: no lease, only Version is compared, and Through, Release
 	// and Busy must not be used.
 	Holder  string
-	Version int64  // the version that was read; the saved one is Version+1
+	Version int64 // the version that was read; the saved one is Version+1
 	// Doc is the new document; nil leaves document, version and indexes as they are (a release without a change, or
 	// of something written in a newer format). Holder and Version are compared all the same.
 	Doc     []byte
-	Through int64  // mail up to and including this sequence number is removed
+	Through int64 // mail up to and including this sequence number is removed
 	Forget  []string
 	// ClearFlag takes the reconcile flag down; SetFlag puts it up.
 	ClearFlag, SetFlag bool

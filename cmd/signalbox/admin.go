@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// admin is what operators may do, whether it is asked of a running server or done by a command on the store itself.
+type admin struct {
+	store  reader
+	engine *actor.Engine // nil for a command that only reads
+}
+
+// errUnknownPull: no document of ours has that name.
+var errUnknownPull = errors.New("no such pull request is known here; write it as INSTANCE:OWNER/REPO#NUMBER, with the names the forge shows (before its first event a pull request is not known)")
+
+// pull finds a pull request by what people type.
+func (a admin) pull(ctx context.Context, ref string) (state.Subject, error) {
+	rows, err := a.store.List(ctx, "name", ref, 10)
+	if err != nil {
+		return state.Subject{}, fmt.Errorf("find %s: %w", ref, err)
+	}
+	for _, r := range rows {
+		if r.Label == ref && r.Subject.Kind == "pr" {
+			return r.Subject, nil
+		}
+	}
+	return state.Subject{}, fmt.Errorf("%s: %w", ref, errUnknownPull)
+}
+
+// order is a break-glass approval or revocation.
+type order struct {
+	Ref    string `json:"ref"`
+	Revoke bool   `json:"revoke,omitempty"`
+	SHA    string `json:"sha,omitempty"`
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+}
+
+// ordered is what became of an order.
+type ordered struct {
+	Ref     string `json:"ref"`
+	Stored  bool   `json:"stored"`
+	Decided bool   `json:"decided"` // false: stored, and decided when a server runs
+	Story   string `json:"story,omitempty"`
+}
+
+// decideWait is how long a command waits to see its order decided.
+const decideWait = 15 * time.Second
+
+// order tells the pull request, durably and in order with everything else that happens to it, and waits a while for
+// the decision. It is mail and no Ask, because the decision must look at the live pull request first (gate.md P1).
+func (a admin) order(ctx context.Context, o order, wait time.Duration) (ordered, error) {
+	s, err := a.pull(ctx, o.Ref)
+	if err != nil {
+		return ordered{}, err
+	}
+	doc, err := a.document(ctx, s)
+	if err != nil {
+		return ordered{}, err
+	}
+	id := s.Instance + ":order:" + uuid.NewString()
+	body := mustJSON(prmanager.Order{Ref: doc.Ref, Revoke: o.Revoke, SHA: o.SHA, By: o.By, Reason: o.Reason})
+	got, err := a.engine.Tell(ctx, state.Delivery{Subject: s, ID: id, Kind: prmanager.KindOrder, Format: prmanager.Format, Body: body})
+	if err != nil {
+		return ordered{}, err
+	}
+	out := ordered{Ref: o.Ref, Stored: true}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		v, err := actor.See(ctx, a.store, s)
+		if err == nil && v.Seq >= got.Seq {
+			out.Decided = true
+			out.Story, err = a.sentence(ctx, s)
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, nil
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (a admin) document(ctx context.Context, s state.Subject) (prmanager.PR, error) {
+	v, err := actor.See(ctx, a.store, s)
+	if err != nil {
+		return prmanager.PR{}, err
+	}
+	return decodePR(v)
+}
+
+// job is one piece of work that needs a person.
+type job struct {
+	State   string        `json:"state"` // dead, quarantine, failing, open-outside
+	Subject state.Subject `json:"subject"`
+	ID      string        `json:"id"` // of a dead letter; of other work its key
+	Since   time.Time     `json:"since"`
+	Why     string        `json:"why,omitempty"`
+}
+
+// jobs lists dead letters and stuck work, oldest first within each state.
+func (a admin) jobs(ctx context.Context) ([]job, error) {
+	var out []job
+	for _, index := range []string{"quarantine", "open-outside", "dead", "failing"} {
+		rows, err := a.store.List(ctx, index, "", 1000)
+		if err != nil {
+			return nil, fmt.Errorf("list %s work: %w", index, err)
+		}
+		for _, r := range rows {
+			j := job{State: index, Subject: r.Subject, ID: r.Label, Since: time.UnixMilli(int64(r.Score)).UTC()}
+			if index == "dead" {
+				if d, err := actor.ReadDeadLetter(ctx, a.store, r.Subject, r.Label); err == nil {
+					j.Why = d.Why
+				}
+			}
+			out = append(out, j)
+		}
+	}
+	return out, nil
+}
+
+// repair is an operator's word about one job.
+type repair struct {
+	Subject state.Subject `json:"subject"`
+	ID      string        `json:"id,omitempty"` // empty: the subject's quarantine
+	Discard bool          `json:"discard,omitempty"`
+	By      string        `json:"by"`
+}
+
+func (a admin) repair(ctx context.Context, r repair) error {
+	switch {
+	case r.ID == "" && r.Discard:
+		return usageError{errors.New("a quarantine cannot be discarded; retry releases it")}
+	case r.ID == "":
+		return a.engine.Release(ctx, r.Subject, r.By)
+	case r.Discard:
+		return a.engine.Discard(ctx, r.Subject, r.ID, r.By)
+	}
+	return a.engine.Retry(ctx, r.Subject, r.ID, r.By)
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
+	"github.com/signalbox-ci/signalbox/webhook"
+)
+
+// app is the whole service in one value: `serve`, `demo` and the tests run the same one.
+type app struct {
+	cfg      Config
+	log      *zap.Logger
+	store    store
+	engine   *actor.Engine
+	admin    admin
+	handler  http.Handler
+	draining atomic.Bool
+}
+
+// appOptions are what only demo and tests choose.
+type appOptions struct {
+	poll      time.Duration
+	trace     func(state.Subject, actor.Point)
+	transport http.RoundTripper // towards forges
+}
+
+// stopWithin bounds an orderly stop: Cloud Run sends SIGKILL 10 s after SIGTERM (engine.md, guarantee 8).
+const stopWithin = 8 * time.Second
+
+// newApp builds the service and opens its store; nothing is handled before serve.
+func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_ *app, err error) {
+	st, locker, err := openStore(ctx, cfg.Store, cfg.LockTTL)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.Close())
+		}
+	}()
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	engine := actor.New(st, locker, actor.Options{Poll: opt.poll, Log: log, Registerer: metrics, Trace: opt.trace})
+
+	forges, hooks := map[string]*github.Client{}, map[string]webhook.Forge{}
+	for _, f := range cfg.Forges {
+		c, err := github.New(github.Options{
+			Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
+			Transport: opt.transport,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("forge %s: %w", f.Name, err)
+		}
+		secrets := make([]string, len(f.WebhookSecrets))
+		for i, s := range f.WebhookSecrets {
+			secrets[i] = s.Reveal()
+		}
+		h, err := github.NewHook(f.Name, secrets)
+		if err != nil {
+			return nil, fmt.Errorf("forge %s: %w", f.Name, err)
+		}
+		forges[f.Name], hooks[f.Name] = c, h
+		if err := remember(ctx, engine, f); err != nil {
+			return nil, err
+		}
+	}
+	w := wiring{cfg: cfg, forges: forges, engine: engine}
+	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
+	actor.Register(engine, "commit", status.New(w.checks), actor.KindOptions{MailFormat: status.Format})
+
+	edge, err := webhook.New(hooks, func(r forge.Repo) bool { return cfg.Allowed(r) }, engine.Tell, log, metrics)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine}}
+	a.handler = routes(edge, a.admin, cfg.AdminToken, st, &a.draining, metrics)
+	return a, nil
+}
+
+// serve answers on ln, and on the embedded file's socket, until ctx ends; then it stops in order: readiness turns red,
+// no new turn starts, storing goes on until the listener has shut, leases are handed back. It closes the store.
+func (a *app) serve(ctx context.Context, ln net.Listener) (err error) {
+	defer func() { err = errors.Join(err, a.store.Close()) }()
+	public, err := webhook.NewServer(a.handler, a.log)
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{public}
+	listeners := []net.Listener{ln}
+	if a.cfg.Store.Scheme == "file" {
+		sock, err := listenSocket(ctx, socketPath(a.cfg.Store))
+		if err != nil {
+			a.log.Warn("commands cannot reach this server over its socket", zap.Error(err))
+		} else {
+			servers = append(servers, &http.Server{Handler: adminAPI(a.admin), ReadHeaderTimeout: 10 * time.Second})
+			listeners = append(listeners, sock)
+		}
+	}
+	ended := make(chan error, len(servers)+1)
+	for i, s := range servers {
+		go func() { ended <- s.Serve(listeners[i]) }()
+	}
+	turns, stopTurns := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTurns()
+	idle := make(chan error, 1)
+	go func() { idle <- a.engine.Run(turns) }()
+
+	a.log.Info("serving", zap.String("version", versionText()), zap.Stringer("address", ln.Addr()), zap.Stringer("store", a.cfg.Store))
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping")
+	case err = <-ended:
+	case <-a.store.Failed():
+		err = errors.New("the store can no longer be trusted to save: leaving, so that a restart finds what was saved")
+	}
+	a.draining.Store(true)
+	stopTurns()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	for _, s := range servers {
+		if e := s.Shutdown(stop); e != nil {
+			err = errors.Join(err, fmt.Errorf("shut the listener: %w", e), s.Close())
+		}
+	}
+	err = errors.Join(err, <-idle)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// listenSocket listens where only the owner of the file may connect. A socket left behind by a killed process is
+// replaced: the lock on the store says that no other server runs.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace socket: %w", err)
+	}
+	var c net.ListenConfig
+	ln, err := c.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect socket: %w", err), ln.Close())
+	}
+	return ln, nil
+}
+
+// remember compares a forge's address with the one this store was first used with: ids of one forge must never be
+// taken for another's.
+func remember(ctx context.Context, e *actor.Engine, f Forge) error {
+	s := state.Subject{Instance: f.Name, Project: "-", Kind: "system", Key: "forge"}
+	type known struct {
+		URL string `json:"url"`
+	}
+	_, err := actor.Ask(ctx, e, s, "", func(d known, _ time.Time) (actor.Step[known], error) {
+		if d.URL != "" && d.URL != f.APIURL {
+			return actor.Step[known]{}, fmt.Errorf("forge %s: this store was first used with %s, and the configuration says %s; "+
+				"give the new address a new instance name, or use a new store", f.Name, d.URL, f.APIURL)
+		}
+		return actor.Step[known]{Next: known{f.APIURL}}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("remember forge %s: %w", f.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/mattn/go-isatty"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLog makes the service's logger: JSON lines, "gcp" with the keys that Cloud Logging reads, or a console form for
+// people, which is the default on a terminal.
+func newLog(w io.Writer, level, format string) (*zap.Logger, error) {
+	at, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	if format == "" {
+		format = "json"
+		if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+			format = "console"
+		}
+	}
+	c := zap.NewProductionEncoderConfig()
+	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.EncodeDuration = zapcore.StringDurationEncoder
+	var enc zapcore.Encoder
+	switch format {
+	case "console":
+		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		c.EncodeLevel = zapcore.CapitalColorLevelEncoder
+		enc = zapcore.NewConsoleEncoder(c)
+	case "gcp":
+		c.TimeKey, c.LevelKey, c.MessageKey = "time", "severity", "message"
+		c.EncodeLevel = severity
+		enc = zapcore.NewJSONEncoder(c)
+	default:
+		c.TimeKey = "time"
+		enc = zapcore.NewJSONEncoder(c)
+	}
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(w)), at)), nil
+}
+
+// severity writes the levels as Cloud Logging names them.
+func severity(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
+	switch {
+	case l <= zapcore.DebugLevel:
+		enc.AppendString("DEBUG")
+	case l == zapcore.InfoLevel:
+		enc.AppendString("INFO")
+	case l == zapcore.WarnLevel:
+		enc.AppendString("WARNING")
+	default:
+		enc.AppendString("ERROR")
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set by the linker for releases; otherwise the module's own version or commit stands for it.
+var version string //nolint:gochecknoglobals // the linker's -X needs a variable
+
+type versionCmd struct {
+	Output string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+func (versionCmd) Help() string { return "Example:\n  signalbox version" }
+
+// Run prints the version.
+func (c versionCmd) Run(p process) error {
+	if c.Output == "json" {
+		return printJSON(p.out, map[string]string{"version": versionText(), "go": runtime.Version()})
+	}
+	_, err := fmt.Fprintf(p.out, "signalbox %s (%s)\n", versionText(), runtime.Version())
+	return err
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (text == "" || text == "(devel)") {
+			text = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	if text == "" {
+		return "development"
+	}
+	return text
+}
