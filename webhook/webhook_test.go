@@ -551,6 +551,9 @@ func (e *edge) dial(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil { // a server that waits for ever fails the test
+		t.Fatal(err)
+	}
 	return c
 }
 
