@@ -72,8 +72,13 @@ func newLease(ctx context.Context, token string, ttl time.Duration, h hold, dead
 	return l
 }
 
-func (l *lease) Token() string            { return l.token }
-func (l *lease) Deadline() time.Time      { return *l.deadline.Load() }
+// Token is the key's value.
+func (l *lease) Token() string { return l.token }
+
+// Deadline is the published one.
+func (l *lease) Deadline() time.Time { return *l.deadline.Load() }
+
+// Context ends with the lease.
 func (l *lease) Context() context.Context { return l.ctx }
 
 // expire runs when watch fires. A renewal may have moved the deadline in the same moment; then watch fires again.
@@ -105,6 +110,7 @@ func (l *lease) Extend(ctx context.Context) error {
 		return errReleased
 	case paused:
 		return errPaused
+	case renewing:
 	}
 	return l.extend(ctx)
 }
@@ -168,6 +174,7 @@ func (l *lease) Pause() {
 	}
 }
 
+// Resume starts the renewal again; it does nothing to a lease that is renewed or was released.
 func (l *lease) Resume() {
 	l.order.Lock()
 	defer l.order.Unlock()

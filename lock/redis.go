@@ -113,6 +113,7 @@ type pool struct {
 	client redis.UniversalClient
 }
 
+// Get answers a connection for the calls of one context.
 func (p pool) Get(ctx context.Context) (redsyncredis.Conn, error) {
 	c, err := p.Pool.Get(ctx)
 	return conn{c, ctx, p.client}, err
@@ -128,6 +129,7 @@ type conn struct {
 const takeWhenFull = `#!lua flags=allow-oom
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0`
 
+// SetNX is what TryLock sends.
 func (c conn) SetNX(name, value string, expiry time.Duration) (bool, error) {
 	ok, err := c.Conn.SetNX(name, value, expiry)
 	if redis.HasErrorPrefix(err, "OOM") {

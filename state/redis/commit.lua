@@ -101,7 +101,7 @@ elseif ending == 'handback' or (ending == 'release' and depth == 0) then
   end
   reply[2] = 1
 else
-  if lease == holder then redis.call('ZADD', KEYS[3], now + ttl, ARGV[1]) end
+  if lease == holder then redis.call('ZADD', KEYS[3], 'GT', now + ttl, ARGV[1]) end
   local mail = redis.call('LRANGE', KEYS[2], 0, ARGV[10] - 1)
   for i = 1, #mail do reply[3 + i] = mail[i] end
 end

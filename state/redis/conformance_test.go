@@ -30,20 +30,20 @@ func conformance(t *testing.T, url string) {
 		}
 		return statetest.Harness{
 			Store: &byID{Store: s},
-			Lock: func(t testing.TB, s state.Subject, token string, ttl time.Duration) {
-				if err := c.Set(t.Context(), s.LockKey(), token, ttl).Err(); err != nil {
-					t.Error(err)
+			Lock: func(tb testing.TB, s state.Subject, token string, ttl time.Duration) {
+				if err := c.Set(tb.Context(), s.LockKey(), token, ttl).Err(); err != nil {
+					tb.Error(err)
 				}
 			},
-			Unlock: func(t testing.TB, s state.Subject) {
-				if err := c.Del(t.Context(), s.LockKey()).Err(); err != nil {
-					t.Error(err)
+			Unlock: func(tb testing.TB, s state.Subject) {
+				if err := c.Del(tb.Context(), s.LockKey()).Err(); err != nil {
+					tb.Error(err)
 				}
 			},
-			Token: func(t testing.TB, s state.Subject) string {
-				v, err := c.Get(t.Context(), s.LockKey()).Result()
+			Token: func(tb testing.TB, s state.Subject) string {
+				v, err := c.Get(tb.Context(), s.LockKey()).Result()
 				if err != nil && !errors.Is(err, goredis.Nil) {
-					t.Error(err)
+					tb.Error(err)
 				}
 				return v
 			},
@@ -51,13 +51,13 @@ func conformance(t *testing.T, url string) {
 	})
 }
 
-func open(t testing.TB, url string) *redis.Store {
-	t.Helper()
-	s, err := redis.Open(t.Context(), url)
+func open(tb testing.TB, url string) *redis.Store {
+	tb.Helper()
+	s, err := redis.Open(tb.Context(), url)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }
 

@@ -28,51 +28,51 @@ func letter(s state.Subject, id string) state.Delivery {
 	return state.Delivery{Subject: s, ID: "github:test:" + id, Kind: "letter", Format: 1, Body: []byte(id)}
 }
 
-func accept(t testing.TB, s *redis.Store, d state.Delivery) state.Accepted {
-	t.Helper()
-	a, err := s.Accept(t.Context(), d)
+func accept(tb testing.TB, s *redis.Store, d state.Delivery) state.Accepted {
+	tb.Helper()
+	a, err := s.Accept(tb.Context(), d)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
 
 // begin takes the lease by hand, whoever has it, and begins.
-func begin(t testing.TB, s *redis.Store, sub state.Subject, token string) state.Snapshot {
-	t.Helper()
-	if err := s.Client().Set(t.Context(), sub.LockKey(), token, time.Hour).Err(); err != nil {
-		t.Fatal(err)
+func begin(tb testing.TB, s *redis.Store, sub state.Subject, token string) state.Snapshot {
+	tb.Helper()
+	if err := s.Client().Set(tb.Context(), sub.LockKey(), token, time.Hour).Err(); err != nil {
+		tb.Fatal(err)
 	}
-	n, v, err := s.Begin(t.Context(), sub, token, time.Hour)
+	n, v, err := s.Begin(tb.Context(), sub, token, time.Hour)
 	if err != nil || v != state.OK {
-		t.Fatalf("begin as %s: %v, %v", token, v, err)
+		tb.Fatalf("begin as %s: %v, %v", token, v, err)
 	}
 	return n
 }
 
-func save(t testing.TB, s *redis.Store, c state.Commit) state.Committed {
-	t.Helper()
-	r, err := s.Commit(t.Context(), c)
+func save(tb testing.TB, s *redis.Store, c state.Commit) state.Committed {
+	tb.Helper()
+	r, err := s.Commit(tb.Context(), c)
 	if err != nil || r.Verdict != state.OK {
-		t.Fatalf("commit as %q at %d: %v, %v", c.Holder, c.Version, r.Verdict, err)
+		tb.Fatalf("commit as %q at %d: %v, %v", c.Holder, c.Version, r.Verdict, err)
 	}
 	return r
 }
 
-func load(t testing.TB, s *redis.Store, sub state.Subject) state.Snapshot {
-	t.Helper()
-	n, err := s.Load(t.Context(), sub)
+func load(tb testing.TB, s *redis.Store, sub state.Subject) state.Snapshot {
+	tb.Helper()
+	n, err := s.Load(tb.Context(), sub)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }
 
-func isDue(t testing.TB, s *redis.Store, sub state.Subject) bool {
-	t.Helper()
-	due, err := s.Due(t.Context(), 1000)
+func isDue(tb testing.TB, s *redis.Store, sub state.Subject) bool {
+	tb.Helper()
+	due, err := s.Due(tb.Context(), 1000)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return slices.Contains(due, sub)
 }
@@ -132,8 +132,8 @@ func TestKilledRedisKeepsWhatWasAcknowledged(t *testing.T) {
 }
 
 // isDueWithin looks at the subject itself, for tests with more subjects than one listing of those due holds.
-func isDueWithin(t testing.TB, s *redis.Store, sub state.Subject) bool {
-	n := load(t, s, sub)
+func isDueWithin(tb testing.TB, s *redis.Store, sub state.Subject) bool {
+	n := load(tb, s, sub)
 	return !n.Wake.IsZero() && !n.Wake.After(n.Now)
 }
 
@@ -335,14 +335,13 @@ func (h *refusals) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis
 // While a slot is on its way between two nodes, or is nobody's, accept waits inside the call.
 func TestAcceptWaitsForAClusterToSettle(t *testing.T) {
 	cluster := redistest.StartCluster(t, redistest.Options{})
-	ctx := t.Context()
 	sub := subject(1)
-	slot := int(cluster.Nodes[0].Client().ClusterKeySlot(ctx, sub.LockKey()).Val())
+	slot := int(cluster.Nodes[0].Client().ClusterKeySlot(t.Context(), sub.LockKey()).Val())
 	src, dst := cluster.Nodes[slot*3/16384], cluster.Nodes[(slot*3/16384+1)%3]
-	id := func(n *redistest.Server) string { return n.Client().ClusterMyID(ctx).Val() }
+	id := func(n *redistest.Server) string { return n.Client().ClusterMyID(t.Context()).Val() }
 	do := func(n *redistest.Server, args ...any) {
 		t.Helper()
-		if err := n.Client().Do(ctx, args...).Err(); err != nil {
+		if err := n.Client().Do(t.Context(), args...).Err(); err != nil {
 			t.Fatalf("%v: %v", args, err)
 		}
 	}
@@ -373,7 +372,7 @@ func TestAcceptWaitsForAClusterToSettle(t *testing.T) {
 			got := make(chan answer, 1)
 			var one sync.WaitGroup
 			one.Go(func() {
-				a, err := s.Accept(ctx, letter(sub, c.word+" during"))
+				a, err := s.Accept(t.Context(), letter(sub, c.word+" during"))
 				got <- answer{a, err}
 			})
 			select {

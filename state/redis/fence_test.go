@@ -297,7 +297,8 @@ type relay struct {
 }
 
 func startRelay(t *testing.T, server string) *relay {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,22 +309,22 @@ func startRelay(t *testing.T, server string) *relay {
 			if err != nil {
 				return
 			}
-			r.all.Go(func() { r.carry(client) })
+			r.all.Go(func() { r.carry(t.Context(), client) })
 		}
 	})
 	return r
 }
 
-func (r *relay) carry(client net.Conn) {
-	defer client.Close() //nolint:errcheck // a broken connection is the point
-	server, err := net.Dial("tcp", r.server)
+func (r *relay) carry(ctx context.Context, client net.Conn) {
+	defer client.Close()
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.server)
 	if err != nil {
 		return
 	}
 	var up sync.WaitGroup
 	up.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
 	defer up.Wait()
-	defer client.Close() //nolint:errcheck // before the wait
+	defer client.Close()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := server.Read(buf)

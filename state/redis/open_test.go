@@ -137,7 +137,7 @@ func TestFindings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close() //nolint:errcheck // only read
+			defer s.Close()
 			got, err := s.Findings(t.Context())
 			if err != nil || len(got) != len(c.says) {
 				t.Fatalf("%q, %v, want %q", got, err, c.says)

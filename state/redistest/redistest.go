@@ -99,7 +99,8 @@ func (s *Server) run() error {
 		return err
 	}
 	defer log.Close() //nolint:errcheck // the child has its own descriptor
-	cmd := exec.Command(s.path, s.args...)
+	// Not ended by the test's context: what a test cleans up may still need the server.
+	cmd := exec.CommandContext(context.WithoutCancel(s.tb.Context()), s.path, s.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.Dir, log, log, dieWithParent()
 	if err := cmd.Start(); err != nil {
 		return err
@@ -196,7 +197,7 @@ func (s *Server) signal(sig syscall.Signal) {
 // FreePort is a TCP port of 127.0.0.1 on which nobody listened a moment ago.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("find a free port: %v", err)
 	}
