@@ -407,22 +407,23 @@ func (t *turn) labelWritten(r actor.Result) {
 	if err := json.Unmarshal(r.Want, &o); err != nil {
 		return // not written by this code
 	}
-	if l.Wanted == picture(o.Present) {
+	if l.Wanted == picture(o.Present) || r.Code == actor.Dropped {
 		l.Wanted = ""
 	}
-	switch r.Code {
-	case actor.Done:
-		l.On = picture(o.Present)
-		for i := range l.Writes {
-			if l.Writes[i].To.IsZero() {
-				l.Writes[i].To = t.now // also the one it replaced, which may have left
-			}
-		}
-	case actor.Dropped:
-		l.Writes = slices.DeleteFunc(l.Writes, func(w LabelWrite) bool { return w.To.IsZero() })
-	case actor.Refused, actor.GivenUp:
+	if r.Code == actor.Refused || r.Code == actor.GivenUp {
 		l.Quiet = t.now.Add(flapQuiet)
-	default:
+	}
+	if r.Code == actor.Dropped {
+		l.Writes = slices.DeleteFunc(l.Writes, func(w LabelWrite) bool { return w.To.IsZero() })
+	}
+	if r.Code != actor.Done {
+		return
+	}
+	l.On = picture(o.Present)
+	for i := range l.Writes {
+		if l.Writes[i].To.IsZero() {
+			l.Writes[i].To = t.now // also the one it replaced, which may have left
+		}
 	}
 }
 

@@ -193,7 +193,7 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now time.Time) actor.Outcome {
 	if o.Receipt.ID == "" {
 		receipt, found, err := trigger.Find(ctx, o.Run)
-		switch wait := e.Born.Add(Settle).Sub(now); {
+		switch wait := later(e.Born, e.Unsure).Add(Settle).Sub(now); {
 		case err != nil:
 			return outcome(fmt.Errorf("look for run %s to cancel it: %w", o.Run.Key, err))
 		case found:

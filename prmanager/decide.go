@@ -26,6 +26,7 @@ type turn struct {
 	reassert bool // tell everything again
 	counted  bool // run was counted up
 	granted  bool // a grant was made in this turn
+	tells    bool // the story gets a line even if nothing follows
 
 	asks   []Ask
 	wishes []actor.Wish
@@ -40,6 +41,8 @@ func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step
 	t := &turn{s: s, d: d.clone(), f: f, now: now}
 	for _, e := range events {
 		t.line.In = append(t.line.In, e.words())
+		done, ours := e.(Effected)
+		t.tells = t.tells || !ours || done.Code != actor.Done // that something went as wished is no story
 	}
 	t.look(events)
 	for _, e := range events {
@@ -57,6 +60,8 @@ func (t *turn) pass(r Reason, detail ...string) {
 	word := string(r)
 	if !slices.Contains(t.why, word) {
 		t.why = append(t.why, word)
+	} else if len(detail) == 0 {
+		return
 	}
 	if len(detail) > 0 {
 		word += " (" + strings.Join(detail, " ") + ")"
@@ -579,37 +584,58 @@ func (t *turn) effected(r actor.Result) {
 	}
 	switch {
 	case what == "gate":
-		if r.Code == actor.Done && key != d.Head.SHA {
-			delete(d.Told, key)
+		if r.Code == actor.Done {
+			t.gateTold(key, r)
 		}
 	case what == "label":
 		t.labelWritten(r)
 	case r.Kind == KindTrigger:
-		s, ok := d.Triggers[key]
-		if !ok {
-			return
+		if s, ok := d.Triggers[key]; ok {
+			d.Triggers[key] = t.triggered(s, r)
 		}
-		switch {
-		case r.Code == actor.Done:
-			_ = json.Unmarshal(r.Data, &s.Order.Receipt) // none is a receipt too
-			s.URL = s.Order.Receipt.URL
-			if s.Stage == Cancelled { // started after all
-				s.Undone, s.Settled = false, false
-			} else if !s.done() || s.Stage == Refused {
-				s.Stage, s.Why = Accepted, ""
-			}
-			t.pass(TriggerTaken, plain(s.Order.Run.Presubmit, 60))
-		case (r.Code == actor.Refused || r.Code == actor.GivenUp) && s.Stage == Sent:
-			s.Stage, s.Why = Refused, plain(r.Error, 120)
-			t.pass(TriggerRefused, s.Why)
-		}
-		d.Triggers[key] = s
 	case r.Kind == KindCancel:
-		if s, ok := d.Triggers[key]; ok && (r.Code == actor.Done || r.Code == actor.Dropped) {
+		if s, ok := d.Triggers[key]; ok && r.Code == actor.Done {
 			s.Settled = s.Stage == Cancelled && s.Undone
 			d.Triggers[key] = s
 		}
 	}
+}
+
+// gateTold: the commit has heard. Of a former head nothing more is to be said.
+func (t *turn) gateTold(sha string, r actor.Result) {
+	told, ok := t.d.Told[sha]
+	var g status.Gate
+	if !ok || json.Unmarshal(r.Want, &g) != nil || g.Seq != told.Seq {
+		return
+	}
+	if told.Heard = true; sha == t.d.Head.SHA {
+		t.d.Told[sha] = told
+	} else {
+		delete(t.d.Told, sha)
+	}
+}
+
+// triggered books how a trigger ended.
+func (t *turn) triggered(s Started, r actor.Result) Started {
+	s.Pending = false
+	if r.Code == actor.Dropped {
+		s.Settled = true
+		return s
+	}
+	if r.Code == actor.Done {
+		t.pass(TriggerTaken, plain(s.Order.Run.Presubmit, 60))
+		_ = json.Unmarshal(r.Data, &s.Order.Receipt) // none is a receipt too
+		s.URL = s.Order.Receipt.URL
+		if s.Stage == Cancelled { // started after all
+			s.Undone, s.Settled = false, false
+		} else {
+			s.Stage, s.Why = Accepted, ""
+		}
+	} else if s.Stage == Sent {
+		s.Stage, s.Why = Refused, plain(r.Error, 120)
+		t.pass(TriggerRefused, s.Why)
+	}
+	return s
 }
 
 // reported books what became of a run. Only a run that counts now has a say; one that goes on without a grant is
@@ -629,10 +655,8 @@ func (t *turn) reported(r Report) {
 		s.Attempt++
 	}
 	t.pass(RunReport, string(r.State))
-	switch r.State {
-	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled:
-		s.Result = r.State
-	default:
+	s.Result = r.State
+	if !slices.Contains([]forge.CheckState{forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled}, r.State) {
 		s.Result = forge.CheckFailure // whatever else a run may end in is no pass
 	}
 	if s.Stage = Accepted; r.URL != "" {
@@ -747,9 +771,9 @@ func (f Facts) of(a Ask) (looked bool, why string, after time.Duration) {
 	case AskTrust:
 		v := f.Trusts[a.key()]
 		return v.Looked, v.Why, v.After
-	default:
-		return false, "", 0
+	case AskDelivery:
 	}
+	return false, "", 0
 }
 
 // later is the later of two times.

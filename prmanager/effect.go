@@ -56,6 +56,10 @@ func (t *turn) wishPresent() {
 	}
 }
 
+// startingWait is how long "starting presubmit" is kept back: nearly always the gate opens first, and nobody needs a
+// check in between.
+const startingWait = 10 * time.Second
+
 // tellGates tells the commit of the head how the gate stands, and those of former heads that it is theirs no more.
 func (t *turn) tellGates() {
 	d := &t.d
@@ -70,12 +74,12 @@ func (t *turn) tellGates() {
 				continue // nothing of ours is there
 			}
 		}
-		says.Seq, says.Shown, says.Why = old.Seq, old.Shown, old.Why
+		says.Seq, says.Heard, says.Shown, says.Why = old.Seq, old.Heard, old.Shown, old.Why
 		if known && says == old && !t.reassert {
 			continue
 		}
 		d.Seq++
-		says.Seq, says.Shown, says.Why = d.Seq, "", ""
+		says.Seq, says.Heard, says.Shown, says.Why = d.Seq, false, "", ""
 		if d.Told == nil {
 			d.Told = map[string]Told{}
 		}
@@ -86,6 +90,9 @@ func (t *turn) tellGates() {
 			Open: says.Open, Merged: says.Merged, Granted: says.Granted, Title: says.Title, Summary: says.Summary, Tell: says.Granted,
 		})}
 		words := "gate " + short(sha) + " shut"
+		if !says.Granted && d.starting() && (!known || old.Heard && !old.Granted) {
+			w.NotBefore = t.now.Add(startingWait)
+		}
 		switch {
 		case says.Granted:
 			w.Class, words = actor.Permitting, "gate "+short(sha)+" open"
@@ -116,10 +123,10 @@ func (t *turn) wishCancels() {
 		if s.Stage != Cancelled || !s.Asked || s.Settled || s.Undone && !t.reassert {
 			continue
 		}
-		s.Undone = true
+		// The same key as the trigger: one that still waits and was never attempted vanishes together with this.
+		t.want(actor.Wish{Key: "run/" + key, Class: actor.Shutting, Kind: KindCancel, Want: encoded(s.Order), Undo: s.Pending}, "cancel "+key)
+		s.Undone, s.Pending = true, false
 		t.d.Triggers[key] = s
-		// The same key as the trigger: one that was never attempted vanishes together with this.
-		t.want(actor.Wish{Key: "run/" + key, Class: actor.Shutting, Kind: KindCancel, Want: encoded(s.Order), Undo: true}, "cancel "+key)
 	}
 }
 
@@ -139,13 +146,12 @@ func (t *turn) tellChecks() {
 		case s.Stage == Refused:
 			show, title = forge.CheckFailure, "Cannot be started: "+plain(s.Why, 100)
 		}
-		shown := show == s.Shown && s.URL == s.Link
-		counts := s.Order.Run.SHA == d.Head.SHA && s.Stage != Cancelled
-		if shown && !(t.reassert && counts) {
+		again := t.reassert && s.Order.Run.SHA == d.Head.SHA && s.Stage != Cancelled
+		if show == s.Shown && !again {
 			continue
 		}
 		d.Seq++
-		s.Shown, s.Link, s.Seq = show, s.URL, d.Seq
+		s.Shown, s.Seq = show, d.Seq
 		d.Triggers[key] = s
 		to := status.Subject(d.Ref.Repo, s.Order.Run.SHA)
 		w := actor.Wish{Key: "check/" + key, Class: actor.Permitting, Kind: status.KindPresubmit, To: &to, Want: encoded(status.Presubmit{
@@ -165,7 +171,7 @@ func (t *turn) wishTriggers() {
 		if s.Stage != Sent || s.Asked {
 			continue
 		}
-		s.Asked = true
+		s.Asked, s.Pending = true, true
 		t.d.Triggers[key] = s
 		t.want(actor.Wish{Key: "run/" + key, Class: actor.Permitting, Kind: KindTrigger, Want: encoded(s.Order)}, "trigger "+key)
 	}
@@ -189,10 +195,10 @@ func (t *turn) step() actor.Step[PR] {
 			step.Index = append(step.Index, state.Index{Name: "waiting", Label: label, Score: float64(d.Since.Unix())})
 		case StateRunning:
 			step.Index = append(step.Index, state.Index{Name: "running", Label: label})
-		default:
+		case StateUnseen, StateClosed, StateDone:
 		}
 	}
-	if len(t.line.In)+len(t.line.Why)+len(t.line.Did) > 0 {
+	if t.tells || len(t.line.Why)+len(t.line.Did) > 0 {
 		t.line.At, t.line.State, t.line.Head = t.now, st, d.Head.SHA
 		step.Journal = [][]byte{encoded(t.line)}
 	}

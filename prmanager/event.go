@@ -102,8 +102,8 @@ type Sighting struct {
 	Sender forge.Actor
 }
 
-// The events of gate.md §3.
 type (
+	// Opened may come late, like every delivery.
 	Opened struct{ Sighting }
 	// Pushed brings a new head. Before is empty where the forge does not say what was there.
 	Pushed struct {
@@ -116,18 +116,22 @@ type (
 		Labels []string
 		Added  bool
 	}
+	// BaseChanged means another base branch.
 	BaseChanged struct {
 		Sighting
 		From string
 	}
+	// DraftChanged made it a draft or made it ready.
 	DraftChanged struct{ Sighting }
 	// Closed is also the merge; Pull.Merged tells.
-	Closed   struct{ Sighting }
+	Closed struct{ Sighting }
+	// Reopened brings back no grant.
 	Reopened struct{ Sighting }
 
-	// ApproveCli and RevokeCli are an operator's orders.
+	// ApproveCli is an operator's approval of one commit.
 	ApproveCli struct{ Order }
-	RevokeCli  struct{ Order }
+	// RevokeCli is an operator's order to end whatever stands.
+	RevokeCli struct{ Order }
 	// Written is the commit's answer that a check is shown, or never will be.
 	Written struct{ status.Written }
 	// Effected is the end of one of our own effects.
@@ -166,6 +170,7 @@ func (e Labelled) words() string {
 	return "label removed by " + name(e.Sender)
 }
 func (e BaseChanged) words() string { return "base branch changed by " + name(e.Sender) }
+
 func (e DraftChanged) words() string {
 	if e.Pull.Draft {
 		return "made a draft by " + name(e.Sender)

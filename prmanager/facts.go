@@ -158,6 +158,10 @@ func (b *Behaviour) trusted(ctx context.Context, forgeOf Forge, p Policy, d PR, 
 		if ok && err == nil && r.Kind == "user" {
 			var owner int64
 			owner, err = b.pins.Pin(ctx, d.Ref.Repo.Instance, strings.ToLower(r.Value), a.Who.ID)
+			if err != nil {
+				unknown = Fact[bool]{Looked: true, Why: "its account cannot be remembered"}
+				continue
+			}
 			ok = owner == a.Who.ID
 		}
 		switch {
@@ -208,7 +212,7 @@ func (q Question) text() string {
 		return "cannot read who set the label: " + why
 	case AskTrust:
 		return "cannot verify " + name(q.Ask.Who) + ": " + why
-	default:
-		return "the delivery of the last push has not come"
+	case AskDelivery:
 	}
+	return "the delivery of the last push has not come"
 }

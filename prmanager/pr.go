@@ -233,10 +233,10 @@ type Started struct {
 	URL     string           `json:"url,omitempty"`
 	Why     string           `json:"why,omitempty"`     // of Refused
 	Asked   bool             `json:"asked,omitempty"`   // the trigger has been wished for
+	Pending bool             `json:"pending,omitempty"` // … and no result has come
 	Undone  bool             `json:"undone,omitempty"`  // the cancel has been wished for
 	Settled bool             `json:"settled,omitempty"` // the cancel is done
 	Shown   forge.CheckState `json:"shown,omitempty"`   // what its check was last told to show
-	Link    string           `json:"link,omitempty"`    // … with this details link
 	Seq     int64            `json:"seq,omitempty"`     // … under this number
 	Attempt int              `json:"attempt,omitempty"` // of the check; a completed one cannot reopen
 	Begun   time.Time        `json:"begun,omitzero"`    // store time
@@ -308,6 +308,7 @@ type Told struct {
 	Granted bool   `json:"granted,omitempty"`
 	Title   string `json:"title"`
 	Summary string `json:"summary,omitempty"`
+	Heard   bool   `json:"heard,omitempty"` // the commit has it in its mailbox
 	// Shown is what the forge shows for it, once told back; Why is why it does not.
 	Shown forge.CheckState `json:"shown,omitempty"`
 	Why   string           `json:"why,omitempty"`
@@ -368,6 +369,12 @@ func (d *PR) Passing() bool {
 	return true
 }
 
+// starting says whether a grant stands and the gate may open any moment.
+func (d *PR) starting() bool {
+	g := d.Standing()
+	return g != nil && !d.Passing() && !slices.ContainsFunc(d.current(), func(s Started) bool { return s.Stage == Refused })
+}
+
 // current lists the presubmits of the head and base that count now, by name: of each the newest that was not
 // cancelled.
 func (d *PR) current() []Started {
@@ -425,7 +432,7 @@ func (d *PR) Waits() string {
 		s = "Approved by " + name(g.By) + " for " + short(g.SHA) + ", who updated the approved branch"
 	case ByCli:
 		s = "Approved by operator " + plain(g.By.Login, 40) + " for " + short(g.SHA)
-	default:
+	case ByLabel, ByButton, ByComment:
 		s = "Approved by " + name(g.By) + " for " + short(g.SHA)
 	}
 	if g.Channel == ByBeing {

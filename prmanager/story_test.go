@@ -1,0 +1,232 @@
+package prmanager
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/signalbox-ci/signalbox/forge"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the stories came to into testdata/*.txt")
+
+// TestStories plays testdata/*.txt: lines that begin with "> " are what people, clocks and machines do, the lines
+// below each are every decision and every effect that follow from it. Run with -rewrite to record, and read the
+// difference before committing it.
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			was, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is := play(t, was)
+			if *rewrite {
+				if err := os.WriteFile(file, is, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(was), string(is)); diff != "" {
+				t.Errorf("-recorded +now:\n%s", diff)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, script []byte) []byte {
+	t.Helper()
+	st := &story{t: t, sim: newSim(t, newWorld())}
+	var out bytes.Buffer
+	lines := bufio.NewScanner(bytes.NewReader(script))
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, "> "):
+			fmt.Fprintln(&out, line)
+			st.w.story = nil
+			st.do(strings.Fields(line[2:]))
+			for _, l := range st.w.story {
+				fmt.Fprintln(&out, "  "+l)
+			}
+		case strings.HasPrefix(line, "#"), line == "":
+			fmt.Fprintln(&out, line)
+		}
+	}
+	return out.Bytes()
+}
+
+type story struct {
+	t *testing.T
+	*sim
+	later []Note // made by the world, not delivered
+	last  Note
+}
+
+// do plays one line. People's verbs deliver at once, unless "later" keeps the delivery for "deliver N".
+func (st *story) do(f []string) {
+	st.t.Helper()
+	w, arg := st.w, func(i int) string {
+		if i < len(f) {
+			return f[i]
+		}
+		return ""
+	}
+	if f[0] == "later" {
+		st.later = append(st.later, st.verb(f[1:]))
+		return
+	}
+	switch f[0] {
+	case "deliver":
+		for _, n := range f[1:] {
+			i, err := strconv.Atoi(n)
+			if err != nil {
+				st.t.Fatal(err)
+			}
+			st.hear(st.later[i-1])
+		}
+	case "again": // the last delivery, under another id
+		st.hear(st.last)
+	case "at-once": // N deliveries kept by later, in one turn
+		for _, n := range st.later {
+			st.post(KindPull, n)
+		}
+		st.later = nil
+		st.run("")
+	case "wait":
+		d, err := time.ParseDuration(arg(1))
+		if err != nil {
+			st.t.Fatal(err)
+		}
+		st.pass(d)
+	case "step":
+		w.step, _ = time.ParseDuration(arg(1))
+	case "down", "up":
+		code, _ := strconv.Atoi(arg(2))
+		if w.down[strings.ReplaceAll(arg(1), "_", " ")] = code; f[0] == "up" {
+			w.down[strings.ReplaceAll(arg(1), "_", " ")] = 0
+		}
+	case "lag":
+		p := w.pull
+		if w.lagging = &p; arg(1) == "off" {
+			w.lagging = nil
+		}
+	case "untrust":
+		w.trusted[arg(1)] = false
+	case "trust":
+		w.trusted[arg(1)] = true
+	case "checks-refused":
+		w.refuse = strings.Join(f[1:], " ")
+	case "policy":
+		st.set(f[1:])
+	case "effects":
+		if st.held = arg(1) == "held"; !st.held {
+			st.run("")
+		}
+	case "approve":
+		st.post(KindOrder, Order{Ref: w.pull.Ref, SHA: sha(arg(1)), By: "root@host", Reason: strings.Join(f[2:], " ")})
+		st.run("")
+	case "revoke":
+		st.post(KindOrder, Order{Ref: w.pull.Ref, Revoke: true, By: "root@host", Reason: strings.Join(f[1:], " ")})
+		st.run("")
+	case "reconcile":
+		st.post(KindReconcile, Repair{Ref: w.pull.Ref, Why: "sweep"})
+		st.run("")
+	case "engine": // the engine asks for a comparison
+		st.run(arg(1))
+	case "report":
+		for _, k := range st.d.keys() {
+			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) {
+				st.post(KindReport, Report{Key: r.Key, State: forge.CheckState(arg(2))})
+			}
+		}
+		st.run("")
+	case "garbage":
+		st.post(KindPull, []byte(`{"actions":7}`))
+		st.run("")
+	case "show":
+		w.tell("%s", st.seen())
+		w.tell("waits: %s", st.d.Waits())
+	default:
+		st.last = st.verb(f)
+		st.hear(st.last)
+	}
+}
+
+func (st *story) verb(f []string) Note {
+	st.t.Helper()
+	w := st.w
+	switch f[0] {
+	case "open":
+		return w.open(f[1], f[2], f[3:]...)
+	case "push":
+		return w.push(f[1], f[2])
+	case "label":
+		if len(f) > 2 {
+			return w.setLabel(f[1], f[2], true)
+		}
+		return w.setLabel(f[1], w.label, true)
+	case "unlabel":
+		return w.setLabel(f[1], w.label, false)
+	case "base":
+		return w.base(f[1], f[2])
+	case "draft", "ready":
+		return w.draft(f[1], f[0] == "draft")
+	case "close", "merge":
+		return w.close(f[1], f[0] == "merge")
+	case "reopen":
+		return w.reopen(f[1])
+	case "assign":
+		w.tick()
+		return w.note(f[1], "assigned")
+	}
+	st.t.Fatalf("no such verb: %v", f)
+	return Note{}
+}
+
+func (st *story) set(f []string) {
+	st.t.Helper()
+	for _, kv := range f {
+		k, v, _ := strings.Cut(kv, "=")
+		var rules []forge.Rule
+		for r := range strings.SplitSeq(v, ",") {
+			if kind, value, ok := strings.Cut(r, ":"); ok {
+				rules = append(rules, forge.Rule{Kind: kind, Value: value})
+			}
+		}
+		switch k {
+		case "hold":
+			st.policy.Hold, _ = time.ParseDuration(v)
+		case "strict":
+			st.policy.Strict = true
+		case "trust":
+			st.policy.Trust = rules
+		case "auto":
+			st.policy.Auto = rules
+		case "presubmits":
+			st.policy.Presubmits = nil
+			for p := range strings.SplitSeq(v, ",") {
+				if p != "" {
+					st.policy.Presubmits = append(st.policy.Presubmits, Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "ci", Native: strings.HasSuffix(p, "!")})
+				}
+			}
+		case "token":
+			st.w.self = Self{Actor: st.w.actor(v)}
+		default:
+			st.t.Fatalf("no such policy: %s", kv)
+		}
+	}
+}

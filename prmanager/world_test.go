@@ -1,0 +1,563 @@
+package prmanager
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+// world is a forge with one pull request, its commits' subjects and a CI. Its verbs are what people do there; each
+// answers the delivery that tells of it. Time passes only where a verb or a test says so.
+type world struct {
+	now     time.Time
+	step    time.Duration // passes before each verb
+	pull    forge.Pull
+	label   string
+	on      bool
+	entries []forge.LabelEntry
+	nextID  int64
+
+	trusted map[string]bool  // login: may write
+	ids     map[string]int64 // login: account
+	self    Self
+	pins    map[string]int64
+
+	down    map[string]int // "live", "history", "trust", "trust LOGIN", "label", "trigger", "cancel": HTTP status
+	lagging *forge.Pull    // what the API still shows
+	refuse  string         // why commits cannot show checks
+
+	gates  map[string]status.Gate      // by SHA: newest heard
+	checks map[string]status.Presubmit // by run key
+	runs   map[string]*ran
+	calls  map[string]int
+	story  []string
+
+	// what really happened, for the oracle
+	arrived  map[string]time.Time // head: newest arrival
+	pushedBy map[string]string
+	pushes   []Push
+	moved    time.Time // newest close, reopening or retarget
+}
+
+type ran struct {
+	run       forge.Run
+	starts    int
+	cancelled bool
+}
+
+var (
+	_ Reader   = (*world)(nil)
+	_ Labeller = (*world)(nil)
+	_ Trigger  = (*world)(nil)
+	_ Pins     = (*world)(nil)
+)
+
+func newWorld() *world {
+	return &world{
+		now: time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC), step: 10 * time.Second, label: "CICD", nextID: 100,
+		trusted: map[string]bool{"mona": true, "max": true}, ids: map[string]int64{}, pins: map[string]int64{},
+		self: Self{Actor: forge.Actor{ID: 1, Login: "signalbox[bot]", Bot: true}, App: true},
+		down: map[string]int{}, gates: map[string]status.Gate{}, checks: map[string]status.Presubmit{},
+		runs: map[string]*ran{}, calls: map[string]int{}, arrived: map[string]time.Time{}, pushedBy: map[string]string{},
+	}
+}
+
+const instance = "github"
+
+var testRepo = forge.Repo{Instance: instance, ID: 77, Name: "octo/hello", Installation: 5}
+
+func (w *world) actor(login string) forge.Actor {
+	if login == w.self.Actor.Login {
+		return w.self.Actor
+	}
+	if login == "ghost" {
+		return forge.Actor{}
+	}
+	if w.ids[login] == 0 {
+		w.ids[login] = int64(1000 + len(w.ids))
+	}
+	return forge.Actor{ID: w.ids[login], Login: login, Bot: strings.HasSuffix(login, "[bot]")}
+}
+
+// sha makes a full commit of a short name of hexadecimal digits.
+func sha(short string) string { return short + strings.Repeat("0", 40-len(short)) }
+
+func (w *world) tick() { w.now = w.now.Add(w.step) }
+
+func (w *world) note(who string, a ...Action) Note {
+	return Note{Actions: a, Pull: w.pull, Sender: w.actor(who)}
+}
+
+func (w *world) open(who, head string, how ...string) Note {
+	w.tick()
+	fork := int64(900)
+	if slices.Contains(how, "same") {
+		fork = testRepo.ID
+	}
+	w.pull = forge.Pull{
+		Ref: forge.Ref{Repo: testRepo, Number: 7}, Open: true, Draft: slices.Contains(how, "draft"), Author: w.actor(who),
+		Head: forge.Branch{SHA: sha(head), RepoID: fork}, Base: forge.Branch{SHA: sha("ba5e"), Name: "main", RepoID: testRepo.ID},
+		UpdatedAt: w.now,
+	}
+	w.arrived[sha(head)] = w.now
+	return w.note(who, ActionOpened)
+}
+
+func (w *world) push(who, head string) Note {
+	w.tick()
+	before := w.pull.Head.SHA
+	w.pull.Head.SHA, w.pull.UpdatedAt = sha(head), w.now
+	w.arrived[sha(head)] = w.now
+	w.pushes = append(w.pushes, Push{At: w.now, SHA: sha(head), By: w.actor(who)})
+	n := w.note(who, ActionPushed)
+	n.Before, n.After = before, sha(head)
+	return n
+}
+
+func (w *world) setLabel(who, label string, on bool) Note {
+	w.tick()
+	w.entry(w.actor(who), label, on)
+	a := ActionUnlabelled
+	if on {
+		a = ActionLabelled
+	}
+	n := w.note(who, a)
+	n.Labels = []string{label}
+	return n
+}
+
+func (w *world) entry(who forge.Actor, label string, on bool) {
+	gate := fold(label) == fold(w.label)
+	if gate && w.on == on {
+		return // nothing changes, nothing is recorded
+	}
+	if gate {
+		w.on = on
+	}
+	w.nextID++
+	w.entries = append(w.entries, forge.LabelEntry{ID: w.nextID, Added: on, Label: label, Actor: who, At: w.now})
+	w.pull.UpdatedAt = w.now
+}
+
+func (w *world) base(who, name string) Note {
+	w.tick()
+	from := w.pull.Base.Name
+	w.pull.Base.Name, w.pull.UpdatedAt, w.moved = name, w.now, w.now
+	n := w.note(who, ActionBaseChanged)
+	n.BaseFrom = from
+	return n
+}
+
+func (w *world) draft(who string, draft bool) Note {
+	w.tick()
+	w.pull.Draft, w.pull.UpdatedAt = draft, w.now
+	if draft {
+		return w.note(who, ActionDraft)
+	}
+	return w.note(who, ActionReady)
+}
+
+func (w *world) close(who string, merged bool) Note {
+	w.tick()
+	w.pull.Open, w.pull.Merged, w.pull.UpdatedAt, w.moved = false, merged, w.now, w.now
+	return w.note(who, ActionClosed)
+}
+
+func (w *world) reopen(who string) Note {
+	w.tick()
+	w.pull.Open, w.pull.UpdatedAt, w.moved = true, w.now, w.now
+	return w.note(who, ActionReopened)
+}
+
+func (w *world) fault(op string, keys ...string) error {
+	w.calls[op]++
+	for _, k := range append(keys, op) {
+		if code := w.down[k]; code != 0 {
+			class := forge.Retriable
+			if code >= 400 && code < 500 {
+				class = forge.Permanent
+			}
+			return &forge.Fault{Class: class, Op: op, Status: code, Err: errors.New("<b>@everyone</b> down")}
+		}
+	}
+	return nil
+}
+
+func (w *world) Pull(context.Context, forge.Ref) (forge.Pull, error) {
+	if err := w.fault("live"); err != nil {
+		return forge.Pull{}, err
+	}
+	if w.lagging != nil {
+		return *w.lagging, nil
+	}
+	return w.pull, nil
+}
+
+func (w *world) LabelHistory(context.Context, forge.Ref) ([]forge.LabelEntry, error) {
+	if err := w.fault("history"); err != nil {
+		return nil, err
+	}
+	return slices.Clone(w.entries), nil
+}
+
+func (w *world) Trusted(_ context.Context, _ forge.Repo, who forge.Actor, rule forge.Rule) (bool, error) {
+	if err := w.fault("trust", "trust "+who.Login); err != nil {
+		return false, err
+	}
+	for login, id := range w.ids {
+		if id != who.ID {
+			continue
+		}
+		switch rule.Kind {
+		case "permission":
+			return w.trusted[login], nil
+		case "user":
+			return strings.EqualFold(login, rule.Value), nil
+		case "app":
+			return login == rule.Value+"[bot]", nil
+		}
+	}
+	return false, nil
+}
+
+func (w *world) Pin(_ context.Context, _, login string, id int64) (int64, error) {
+	if w.pins[login] == 0 {
+		w.pins[login] = id
+	}
+	return w.pins[login], nil
+}
+
+func (w *world) SetLabel(_ context.Context, _ forge.Ref, label string, present bool) error {
+	if err := w.fault("label"); err != nil {
+		return err
+	}
+	w.entry(w.self.Actor, label, present)
+	w.tell("forge: label %s", picture(present))
+	return nil
+}
+
+func (w *world) Find(_ context.Context, run forge.Run) (forge.Receipt, bool, error) {
+	w.calls["find"]++
+	r, ok := w.runs[run.Key]
+	return forge.Receipt{ID: run.Key}, ok && r.starts > 0, nil
+}
+
+func (w *world) Start(_ context.Context, run forge.Run) (forge.Receipt, error) {
+	if err := w.fault("trigger"); err != nil {
+		return forge.Receipt{}, err
+	}
+	if w.runs[run.Key] == nil {
+		w.runs[run.Key] = &ran{run: run}
+	}
+	w.runs[run.Key].starts++
+	w.tell("ci: start %s for %s into %s", run.Presubmit, run.SHA[:7], run.BaseSHA[:7])
+	return forge.Receipt{ID: run.Key, URL: "https://ci.test/" + run.SHA[:7]}, nil
+}
+
+func (w *world) Cancel(_ context.Context, run forge.Run, _ forge.Receipt) error {
+	if err := w.fault("cancel"); err != nil {
+		return err
+	}
+	if r := w.runs[run.Key]; r != nil {
+		r.cancelled = true
+	}
+	w.tell("ci: cancel %s for %s", run.Presubmit, run.SHA[:7])
+	return nil
+}
+
+func (w *world) tell(format string, args ...any) {
+	w.story = append(w.story, fmt.Sprintf(format, args...))
+}
+
+// gate is what the forge shows on a commit, by this one pull request.
+func (w *world) gate(sha string) forge.CheckState {
+	switch g, ok := w.gates[sha]; {
+	case !ok:
+		return ""
+	case g.Merged:
+		return "left"
+	case g.Granted:
+		return forge.CheckSuccess
+	case g.Open:
+		return forge.CheckActionRequired
+	default:
+		return forge.CheckCancelled
+	}
+}
+
+// live lists the runs that go on, by commit.
+func (w *world) live() []string {
+	var out []string
+	for _, r := range w.runs {
+		if r.starts > 0 && !r.cancelled {
+			out = append(out, r.run.SHA)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sim runs one pull request as the engine would, in one thread: a turn, then one effect after the other, each outcome
+// an input. It follows the engine's rules for replacing and undoing wishes; what the engine itself does about leases
+// and crashes is tested there.
+type sim struct {
+	t       testing.TB
+	w       *world
+	b       *Behaviour
+	policy  Policy
+	s       state.Subject
+	d       PR
+	outbox  []actor.Entry
+	results []actor.Result
+	mail    []state.Mail
+	rev     int64
+	seq     int64
+	wake    time.Time
+	held    bool // effects stay in the outbox
+	why     map[string]bool
+	after   func(in actor.Inputs, before PR, step actor.Step[PR]) // looks at every decision
+}
+
+func newSim(t testing.TB, w *world) *sim {
+	m := &sim{t: t, w: w, why: map[string]bool{}, policy: Policy{
+		Label: "CICD", Check: "CI gate", Hold: 2 * time.Minute, Presubmits: []Presubmit{{Name: "presubmit", Trigger: "ci"}},
+		Trust: []forge.Rule{{Kind: "permission", Value: "write"}}, Auto: []forge.Rule{{Kind: "permission", Value: "write"}},
+	}}
+	m.s = Subject(forge.Ref{Repo: testRepo, Number: 7})
+	m.b = New(Config{
+		Forge: func(string) (Forge, error) {
+			return Forge{Name: "GitHub", Self: w.self, Reader: w, Labeller: w, Triggers: map[string]Trigger{"ci": w}}, nil
+		},
+		Policy: func(forge.Repo) Policy { return m.policy },
+		Pins:   w,
+	})
+	return m
+}
+
+// post puts mail into the mailbox.
+func (m *sim) post(kind string, body any) {
+	m.seq++
+	raw, ok := body.([]byte)
+	if !ok {
+		raw = encoded(body)
+	}
+	m.mail = append(m.mail, state.Mail{Seq: m.seq, ID: fmt.Sprint(m.seq), Kind: kind, Format: Format, At: m.w.now, Body: raw})
+}
+
+// hear delivers notes, each in a turn of its own, and works until nothing is due.
+func (m *sim) hear(notes ...Note) {
+	for _, n := range notes {
+		m.post(KindPull, n)
+		m.run("")
+	}
+}
+
+// run works until nothing is due now.
+func (m *sim) run(reconcile string) {
+	for range 1000 {
+		due := !m.wake.IsZero() && !m.wake.After(m.w.now)
+		if len(m.mail) > 0 || len(m.results) > 0 || reconcile != "" || due {
+			m.turn(actor.Inputs{Mail: m.mail, Results: m.results, Reconcile: reconcile})
+			reconcile = ""
+			continue
+		}
+		if m.held || !m.effect() {
+			return
+		}
+	}
+	m.t.Fatalf("no rest after 1000 steps: %v", m.w.story[max(0, len(m.w.story)-20):])
+}
+
+// pass lets time go by, in steps that miss no wake.
+func (m *sim) pass(d time.Duration) {
+	end := m.w.now.Add(d)
+	for {
+		at := m.wake
+		for _, e := range m.outbox {
+			if at.IsZero() || e.NotBefore.After(m.w.now) && e.NotBefore.Before(at) {
+				at = e.NotBefore
+			}
+		}
+		if at.IsZero() || at.After(end) {
+			break
+		}
+		if at.After(m.w.now) {
+			m.w.now = at
+		} else {
+			m.w.now = m.w.now.Add(time.Second)
+		}
+		m.run("")
+	}
+	m.w.now = end
+	m.run("")
+}
+
+func (m *sim) turn(in actor.Inputs) {
+	m.mail, m.results = nil, nil
+	f := m.b.Look(m.t.Context(), m.s, m.d, in, m.w.now)
+	before := m.d
+	frozen := encoded(before)
+	step := m.b.Decide(m.s, m.d, f, in, m.w.now)
+	if !bytes.Equal(frozen, encoded(before)) {
+		m.t.Fatalf("Decide wrote to the document it was given")
+	}
+	if again := m.b.Decide(m.s, m.d, f, in, m.w.now); !bytes.Equal(encoded(step), encoded(again)) {
+		m.t.Fatalf("Decide is not a function:\n%s\n%s", encoded(step), encoded(again))
+	}
+	for _, w := range step.Why {
+		m.why[w] = true
+	}
+	for _, j := range step.Journal {
+		var l Line
+		if err := json.Unmarshal(j, &l); err != nil {
+			m.t.Fatal(err)
+		}
+		m.w.tell("%s", l.String()[len(time.DateTime)+2:])
+	}
+	for _, d := range step.Dead {
+		m.w.tell("dead letter: %s", d.Reason)
+	}
+	// The document lives as JSON between turns.
+	m.d = PR{}
+	if err := json.Unmarshal(encoded(step.Next), &m.d); err != nil {
+		m.t.Fatal(err)
+	}
+	if m.wake = step.Wake; !m.wake.IsZero() && !m.wake.After(m.w.now) {
+		m.wake = m.w.now.Add(time.Second)
+	}
+	m.merge(step.Wishes)
+	if m.after != nil {
+		m.after(in, before, step)
+	}
+}
+
+func (m *sim) merge(wishes []actor.Wish) {
+	for _, w := range wishes {
+		i := slices.IndexFunc(m.outbox, func(e actor.Entry) bool { return e.Key == w.Key })
+		if i < 0 {
+			m.rev++
+			m.outbox = append(m.outbox, actor.Entry{Wish: w, Rev: m.rev, Born: m.w.now})
+			continue
+		}
+		old := m.outbox[i]
+		switch {
+		case old.Kind == w.Kind && bytes.Equal(old.Want, w.Want):
+		case w.Undo && !old.Attempted():
+			m.outbox = slices.Delete(m.outbox, i, i+1)
+			m.results = append(m.results, actor.Result{Key: old.Key, Rev: old.Rev, Kind: old.Kind, Want: old.Want, Code: actor.Dropped})
+		default:
+			m.rev++
+			next := actor.Entry{Wish: w, Rev: m.rev, Born: m.w.now, Unsure: old.Unsure}
+			if old.Attempted() && next.Unsure.IsZero() {
+				next.Unsure = m.w.now
+			}
+			m.outbox[i] = next
+		}
+	}
+}
+
+// effect does the next due entry and answers whether there was one.
+func (m *sim) effect() bool {
+	best := -1
+	for i, e := range m.outbox {
+		if e.NotBefore.After(m.w.now) {
+			continue
+		}
+		if best < 0 || e.Class < m.outbox[best].Class || e.Class == m.outbox[best].Class && e.Rev < m.outbox[best].Rev {
+			best = i
+		}
+	}
+	if best < 0 {
+		return false
+	}
+	e := m.outbox[best]
+	out := actor.Outcome{Code: actor.Done}
+	if e.To != nil {
+		m.commit(e)
+	} else {
+		out = m.b.Do(m.t.Context(), m.s, e, m.w.now, func(context.Context) error { return nil })
+	}
+	end := func(c actor.Code) {
+		r := actor.Result{Key: e.Key, Rev: e.Rev, Kind: e.Kind, Want: e.Want, Code: c, Data: out.Data}
+		if out.Err != nil {
+			r.Error = out.Err.Error()
+		}
+		m.results = append(m.results, r)
+		if c != actor.Stale {
+			m.outbox = slices.Delete(m.outbox, best, best+1)
+		}
+	}
+	cur := &m.outbox[best]
+	switch out.Code {
+	case actor.Done, actor.Refused:
+		end(out.Code)
+	case actor.Stale:
+		cur.NotBefore = m.w.now.Add(time.Second)
+		end(out.Code)
+	case actor.Settling, actor.Contention, actor.AuthPause:
+		cur.NotBefore = m.w.now.Add(max(out.After, time.Second))
+	default:
+		cur.Tries++
+		if cur.Unsure.IsZero() {
+			cur.Unsure = m.w.now
+		}
+		cur.NotBefore = m.w.now.Add(time.Second << min(cur.Tries-1, 14))
+	}
+	return true
+}
+
+// commit is the commit's subject: it takes what is told and tells back.
+func (m *sim) commit(e actor.Entry) {
+	w := m.w
+	switch e.Kind {
+	case status.KindGate:
+		var g status.Gate
+		_ = json.Unmarshal(e.Want, &g)
+		if *e.To != status.Subject(g.Ref.Repo, g.SHA) || g.Seq <= w.gates[g.SHA].Seq {
+			m.t.Fatalf("gate told to %s under number %d after %d", e.To, g.Seq, w.gates[g.SHA].Seq)
+		}
+		w.gates[g.SHA] = g
+		w.tell("commit %s: gate %s: %s", g.SHA[:7], w.gate(g.SHA), g.Title)
+		if g.Tell {
+			m.back(status.Written{Key: "gate", SHA: g.SHA, Seq: g.Seq, State: w.gate(g.SHA)})
+		}
+	case status.KindPresubmit:
+		var p status.Presubmit
+		_ = json.Unmarshal(e.Want, &p)
+		w.checks[p.Key] = p
+		w.tell("commit %s: %s %s", p.SHA[:7], p.Name, p.State)
+		if p.Tell {
+			m.back(status.Written{Key: p.Key, SHA: p.SHA, Seq: p.Seq, State: p.State})
+		}
+	}
+}
+
+func (m *sim) back(b status.Written) {
+	b.OK, b.Why = m.w.refuse == "", m.w.refuse
+	m.post(status.KindWritten, b)
+}
+
+// settled is what an onlooker sees in the end.
+func (m *sim) seen() string {
+	gates := make([]string, 0, len(m.w.gates))
+	for _, s := range slices.Sorted(maps.Keys(m.w.gates)) {
+		gates = append(gates, s[:2]+"="+string(m.w.gate(s)))
+	}
+	label := Absent
+	if m.w.on {
+		label = Present
+	}
+	return fmt.Sprintf("%s, gates %v, label %s, running %d", m.d.State(), gates, label, len(m.w.live()))
+}
