@@ -81,7 +81,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 			return nil, err
 		}
 	}
-	w := wiring{cfg: cfg, forges: forges, engine: engine}
+	w := wiring{cfg: cfg, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "commit", status.New(w.checks), actor.KindOptions{MailFormat: status.Format})
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -83,6 +84,19 @@ func (c Config) Gate(repo forge.Repo) Gate {
 		}
 	}
 	return keys.gate()
+}
+
+// Triggers are all that any repository's gate names, each once.
+func (c Config) Triggers() []Trigger {
+	out := slices.Clone(or(c.gate.triggers, nil))
+	for _, o := range c.overrides {
+		for _, t := range or(o.keys.triggers, nil) {
+			if !slices.Contains(out, t) {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
 }
 
 // Allowed says whether repo is on the allow-list; without a list every repository is.

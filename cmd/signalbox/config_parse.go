@@ -57,6 +57,18 @@ func (t Trigger) Name() string {
 	return string(t.Kind)
 }
 
+// String is the trigger as it is configured: what tells it apart from every other.
+func (t Trigger) String() string {
+	switch t.Kind {
+	case Workflow:
+		return string(t.Kind) + ":" + t.File + "@" + t.Ref
+	case HTTP:
+		return string(t.Kind) + ":" + t.URL
+	case ActionsApproval, RepositoryDispatch:
+	}
+	return string(t.Kind)
+}
+
 func parseTrigger(v string) (Trigger, error) {
 	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch or http:URL"
 	kind, rest, _ := strings.Cut(v, ":")

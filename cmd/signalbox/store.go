@@ -51,7 +51,7 @@ func openStore(ctx context.Context, c Store, ttl time.Duration) (store, lock.Loc
 		}
 		return s, lock.NewLocal(ttl), nil
 	}
-	s, err := redis.Open(ctx, c.Reveal(), redis.Options{})
+	s, err := redis.Open(ctx, c.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the store %s: %w", c, err)
 	}
@@ -67,7 +67,7 @@ func openReader(ctx context.Context, c Store) (reader, error) {
 		}
 		return s, nil
 	}
-	s, err := redis.Open(ctx, c.Reveal(), redis.Options{})
+	s, err := redis.Open(ctx, c.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("open the store %s: %w", c, err)
 	}

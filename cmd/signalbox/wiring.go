@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+// wiring hands the configured forges and policies to the behaviours.
+type wiring struct {
+	cfg    Config
+	forges map[string]*github.Client
+	engine *actor.Engine
+	// base is the process's context: who we are is asked once, outside of any turn.
+	base context.Context //nolint:containedctx // lives as long as the process, as its owner does
+}
+
+// selfWait bounds the question who we are; until it is answered everything that needs the answer stays shut.
+const selfWait = 5 * time.Second
+
+func (w wiring) gate() prmanager.Config {
+	return prmanager.Config{Forge: w.forge, Policy: w.policy, Pins: w}
+}
+
+func (w wiring) forge(instance string) (prmanager.Forge, error) {
+	c, err := w.client(instance)
+	if err != nil {
+		return prmanager.Forge{}, err
+	}
+	ctx, cancel := context.WithTimeout(w.base, selfWait)
+	defer cancel()
+	me, app, err := c.Self(ctx)
+	if err != nil {
+		return prmanager.Forge{}, fmt.Errorf("forge %s: %w", instance, err)
+	}
+	triggers := map[string]prmanager.Trigger{}
+	for _, t := range w.cfg.Triggers() {
+		starter, err := starter(c, t)
+		if err != nil {
+			return prmanager.Forge{}, fmt.Errorf("forge %s: trigger %s: %w", instance, t, err)
+		}
+		triggers[t.String()] = starter
+	}
+	return prmanager.Forge{
+		Name: "GitHub", Self: prmanager.Self{Actor: me, App: app}, Reader: c, Labeller: c, Triggers: triggers,
+	}, nil
+}
+
+func (w wiring) client(instance string) (*github.Client, error) {
+	c, ok := w.forges[instance]
+	if !ok {
+		return nil, fmt.Errorf("no forge %q is configured any more", instance)
+	}
+	return c, nil
+}
+
+func (w wiring) checks(instance string) (status.Checks, error) { return w.client(instance) }
+
+// starter is the adapter of one configured trigger.
+func starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
+	switch t.Kind {
+	case RepositoryDispatch:
+		return c.Dispatch(), nil
+	case Workflow:
+		return c.Workflow(t.File, t.Ref)
+	case ActionsApproval:
+		return c.Approval(), nil
+	case HTTP:
+	}
+	return nil, fmt.Errorf("%s cannot start presubmits yet", t.Kind)
+}
+
+func (w wiring) policy(repo forge.Repo) prmanager.Policy {
+	g := w.cfg.Gate(repo)
+	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict}
+	for _, t := range g.Triggers {
+		p.Presubmits = append(p.Presubmits, prmanager.Presubmit{
+			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.Kind == ActionsApproval,
+		})
+	}
+	return p
+}
+
+// Pin remembers for ever which account a login in a `user:` rule means: the one it meant when it was first asked for.
+func (w wiring) Pin(ctx context.Context, instance, login string, id int64) (int64, error) {
+	login = strings.ToLower(login)
+	s := state.Subject{Instance: instance, Project: "-", Kind: "system", Key: "pins"}
+	type pins map[string]int64
+	reply, err := actor.Ask(ctx, w.engine, s, "", func(d pins, _ time.Time) (actor.Step[pins], error) {
+		if d == nil {
+			d = pins{}
+		}
+		if d[login] == 0 {
+			d[login] = id
+		}
+		return actor.Step[pins]{Next: d, Reply: mustJSON(d[login])}, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("pin user %s: %w", login, err)
+	}
+	var pinned int64
+	if err := json.Unmarshal(reply, &pinned); err != nil {
+		return 0, fmt.Errorf("pin user %s: %w", login, err)
+	}
+	return pinned, nil
+}
