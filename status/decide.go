@@ -262,7 +262,7 @@ func (t *decision) gate(m Gate) {
 	t.d.Repo = m.Ref.Repo
 	t.d.Pulls[key] = Pull{
 		Subject: m.Pull, Number: m.Ref.Number, Check: m.Check, Said: m.Seq, Heard: t.d.Count,
-		Open: m.Open, Granted: m.Open && m.Granted, Title: cut(m.Title, maxTitle), Summary: cut(m.Summary, maxSummary),
+		Open: m.Open, Granted: m.Granted, Title: cut(m.Title, maxTitle), Summary: cut(m.Summary, maxSummary),
 		Owed: Owed{Tell: m.Tell || p.Tell, Since: fresh},
 	}
 	g := t.d.Gates[m.Check]
@@ -308,12 +308,9 @@ func (t *decision) presubmit(m Presubmit) {
 		t.because(whyBackwards)
 	} else if r.change(f) {
 		t.because(whyPresubmit)
-		// Nothing asked for, nothing shown: there is nothing to cancel. On its way: take it back if it never left.
 		if f.State == forge.CheckCancelled && r.Shown == (Face{}) && r.Error == "" {
-			if r.Undo = r.Seq; !r.out() {
-				t.because(whyNothing)
-				r.settle("")
-			}
+			t.because(whyNothing)
+			r.takeBack()
 		}
 	} else if r.Error != "" && !r.pending() {
 		r.again()

@@ -117,10 +117,17 @@ func (w *Write) change(f Face) bool {
 		w.Class = actor.Cosmetic
 	}
 	w.Seq++
-	if w.out() && f == w.Shown {
-		w.Undo = w.Seq
+	if f == w.Shown {
+		w.takeBack()
 	}
 	return true
+}
+
+// takeBack makes the newest change one that needs no write unless an earlier one has left.
+func (w *Write) takeBack() {
+	if w.Undo = w.Seq; !w.out() {
+		w.settle("")
+	}
 }
 
 // again asks for the wanted face once more, as if nothing were shown.

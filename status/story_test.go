@@ -80,6 +80,11 @@ func TestNeverOpenIsNotWritten(t *testing.T) {
 	if w := l.lastTold(7, "gate"); w.Seq != 3 || !w.OK {
 		t.Errorf("told %+v", w)
 	}
+	l.reconcile = "sweep"
+	l.want(t, gateName, "", 0)
+	if l.hub.looks != 0 {
+		t.Errorf("%d looks for nothing", l.hub.looks)
+	}
 }
 
 // A stranger opens a pull request at a maintainer's SHA: neither inherits nor squats (T7, T30).
@@ -614,30 +619,210 @@ func TestSilentIsNotTold(t *testing.T) {
 	}
 }
 
-// A neighbour that never rests does not keep an answer from others.
+// A neighbour that never rests does not keep an answer from others; what is told is what is shown, not what is wanted.
 func TestToldAlthoughANeighbourKeepsChanging(t *testing.T) {
 	l := newLoop(t)
+	l.gate(7, 1)
+	l.step() // decided
+	l.step() // written
+	l.gate(3, 1, granted)
+	l.run() // result and mail come together: something else is wanted already
+	if w := l.lastTold(7, "gate"); w.Seq != 1 || !w.OK || w.State != forge.CheckActionRequired {
+		t.Errorf("told %+v", w)
+	}
+}
+
+// A refusal of what is no longer wanted is nobody's answer.
+func TestRefusalOfAFormerWish(t *testing.T) {
+	l := newLoop(t)
+	l.hub.fail = func() fail { return refused }
+	l.gate(7, 1)
+	l.step()
+	l.step()
+	l.hub.fail = nil
+	l.gate(3, 1, granted)
+	l.run()
+	if told := l.told[pull(7).String()+"/gate"]; len(told) != 1 || !told[0].OK || told[0].State != forge.CheckSuccess {
+		t.Errorf("told %+v", told)
+	}
+}
+
+// After a refusal nobody knows what is shown: going back to it is a write.
+func TestBackToWhatWasShownBeforeARefusal(t *testing.T) {
+	l := newLoop(t)
+	l.gate(7, 1)
+	l.run()
+	l.hub.fail = func() fail { return refused }
+	l.gate(7, 2, granted)
+	l.run()
+	l.hub.fail = nil
+	l.gate(7, 3)
+	l.want(t, gateName, forge.CheckActionRequired, 2)
+}
+
+func TestReconcileLeavesAWriteUnderWayAlone(t *testing.T) {
+	l := newLoop(t)
+	l.hub.fail = func() fail { return refused }
+	l.gate(7, 1)
+	l.run()
+	l.gate(7, 2)
+	l.step()
+	before := l.document().Gates[gateName].Seq
+	l.reconcile = "sweep"
+	l.step()
+	if g := l.document().Gates[gateName]; g.Seq != before || l.hub.looks != 0 {
+		t.Errorf("asked for again while under way, %d looks: %+v", l.hub.looks, g)
+	}
+}
+
+// Facts that were looked up for an older document say nothing.
+func TestStaleFacts(t *testing.T) {
+	l := newLoop(t)
+	l.gate(7, 1)
+	l.run()
+	l.gate(7, 2, granted)
+	l.run()
+	facts := Facts{gateFact(gateName): {Seq: 1}}
+	step := l.b.Decide(subject, l.document(), facts, actor.Inputs{Reconcile: "takeover"}, l.now)
+	if len(step.Wishes) != 0 {
+		t.Errorf("wishes %s", encoded(step.Wishes))
+	}
+}
+
+func TestSameSeqIsNeverNews(t *testing.T) {
+	l := newLoop(t)
+	l.gate(7, 1)
+	l.run()
 	l.gate(7, 1, granted)
-	for i := range 20 {
-		l.step()
-		l.gate(3, int64(i+1), titled(fmt.Sprint("text ", i)))
-		if w := l.lastTold(7, "gate"); w.OK && w.State == forge.CheckSuccess {
-			return
-		}
+	l.want(t, gateName, forge.CheckActionRequired, 1)
+}
+
+func TestSummaryStopsAtTen(t *testing.T) {
+	l := newLoop(t)
+	for n := 1; n <= maxListed+1; n++ {
+		l.gate(n, 1)
+	}
+	l.want(t, gateName, forge.CheckActionRequired, 1)
+	s := l.hub.runs[0].Summary
+	if strings.Count(s, "\n- #") != maxListed || !strings.HasSuffix(s, "- and more") || !strings.HasPrefix(s, sharedMany) {
+		t.Errorf("summary %q", s)
+	}
+	l.gate(maxListed+2, 1)
+	l.want(t, gateName, forge.CheckActionRequired, 1)
+}
+
+func TestPresubmitQuestionStaysOpen(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckQueued)
+	l.say(KindPresubmit, Presubmit{Pull: pull(7), Ref: ref(7), SHA: sha, Key: "sb1-a", Name: "presubmit", Seq: 2, State: forge.CheckRunning})
+	l.run()
+	if w := l.lastTold(7, "sb1-a"); w.Seq != 2 || w.State != forge.CheckRunning {
+		t.Errorf("told %+v", w)
+	}
+}
+
+func TestPresubmitRefusedIsTriedAgainWithTheNextWord(t *testing.T) {
+	l := newLoop(t)
+	l.hub.fail = func() fail { return refused }
+	l.presubmit(7, "sb1-a", 1, forge.CheckQueued)
+	l.run()
+	if w := l.lastTold(7, "sb1-a"); w.OK {
+		t.Fatalf("told %+v", w)
 	}
 	l.hub.fail = nil
-	for i := range 60 {
-		if !l.step() {
-			break
-		}
-		if i%3 == 2 {
-			l.gate(3, int64(100+i), titled(fmt.Sprint("text ", i)))
-		}
-		if w := l.lastTold(7, "gate"); w.OK && w.State == forge.CheckSuccess {
-			return
-		}
+	l.presubmit(7, "sb1-a", 2, forge.CheckQueued)
+	l.want(t, "presubmit", forge.CheckQueued, 1)
+	if w := l.lastTold(7, "sb1-a"); !w.OK || w.Seq != 2 {
+		t.Fatalf("told %+v", w)
 	}
-	t.Error("never told")
+}
+
+// Given up is not the same as not happened: the check may stand there, so its end is written.
+func TestCancelledAfterGivingUp(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckQueued)
+	l.step()
+	x := l.outbox[0]
+	l.outbox = nil
+	l.results = []actor.Result{{Key: x.Key, Rev: x.Rev, Kind: x.Kind, Want: x.Want, Code: actor.GivenUp, Error: "25 tries"}}
+	l.presubmit(7, "sb1-a", 2, forge.CheckCancelled)
+	l.want(t, "presubmit", forge.CheckCancelled, 1)
+}
+
+func TestNewAttemptBeforeTheFormerEnded(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckRunning)
+	l.run()
+	l.presubmit(7, "sb1-a", 2, forge.CheckRunning, 2)
+	l.want(t, "presubmit", forge.CheckRunning, 2)
+	l.presubmit(7, "sb1-a", 3, forge.CheckSuccess, 2)
+	l.run()
+	l.presubmit(7, "sb1-a", 4, forge.CheckSuccess, 3)
+	l.step()
+	if c := l.outbox[0].Class; c != actor.Permitting {
+		t.Errorf("the success of another attempt is %s", c)
+	}
+}
+
+// An entry on its way keeps its place, though an older run of a neighbour has news.
+func TestRunOnItsWayKeepsItsPlace(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckRunning)
+	l.run()
+	l.presubmit(8, "sb1-b", 1, forge.CheckQueued)
+	l.step()
+	l.presubmit(7, "sb1-a", 2, forge.CheckFailure)
+	l.step()
+	if len(l.outbox) != 1 || l.outbox[0].Rev != 3 || !strings.Contains(string(l.outbox[0].Want), "sb1-b") {
+		t.Errorf("outbox %s", encoded(l.outbox))
+	}
+	l.want(t, "presubmit", forge.CheckQueued, 2)
+}
+
+// A newer run that is taken back before it was shown supersedes nothing.
+func TestTakenBackRunSupersedesNothing(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-z", 1, forge.CheckRunning)
+	l.run()
+	l.presubmit(7, "sb1-a", 2, forge.CheckQueued)
+	l.step()
+	l.presubmit(7, "sb1-z", 3, forge.CheckFailure)
+	l.presubmit(7, "sb1-a", 4, forge.CheckCancelled)
+	l.want(t, "presubmit", forge.CheckFailure, 1)
+}
+
+func TestNeighboursDoNotSupersede(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckRunning)
+	l.run()
+	l.presubmit(8, "sb1-b", 1, forge.CheckRunning)
+	l.run()
+	l.presubmit(7, "sb1-a", 2, forge.CheckFailure)
+	l.want(t, "presubmit", forge.CheckRunning, 2)
+	if l.hub.runs[0].State != forge.CheckFailure {
+		t.Errorf("%+v", l.hub.runs)
+	}
+}
+
+func TestWriteAnswer(t *testing.T) {
+	shown := func(seq int64) order { return order{Seq: seq, Check: forge.Check{State: forge.CheckSuccess}} }
+	w := Write{Seq: 3, Asked: 3, Undo: 2, Want: Face{State: forge.CheckCancelled}}
+	w.answer(actor.Result{Code: actor.Dropped}, shown(2))
+	if !w.pending() {
+		t.Error("what was dropped is not what is wanted now")
+	}
+	w.answer(actor.Result{Code: actor.Done}, shown(2))
+	if !w.pending() || w.ShownSeq != 2 || w.Shown.State != forge.CheckSuccess {
+		t.Errorf("the end of a former wish: %+v", w)
+	}
+	w.answer(actor.Result{Code: actor.Stale}, shown(3))
+	if !w.pending() {
+		t.Error("a stale entry is still there")
+	}
+	w.answer(actor.Result{Code: actor.Done}, shown(3))
+	if w.pending() || w.out() {
+		t.Errorf("the end of the wish: %+v", w)
+	}
 }
 
 func TestJournal(t *testing.T) {
@@ -651,5 +836,23 @@ func TestJournal(t *testing.T) {
 	}
 	if step := b.Decide(subject, step.Next, nil, actor.Inputs{}, start); len(step.Journal) != 0 {
 		t.Errorf("journal of nothing: %s", step.Journal)
+	}
+}
+
+// Opening waits for a look that can be believed, shutting for none.
+func TestBlindWhenUnsure(t *testing.T) {
+	for _, open := range []bool{true, false} {
+		l := newLoop(t)
+		o := func(g *Gate) { g.Granted = open }
+		l.gate(7, 1, o)
+		l.hub.fail = func() fail { return broken }
+		l.step()
+		l.step()
+		l.hub.fail, l.hub.blind = nil, broken.err()
+		l.now = l.now.Add(2 * Settle)
+		l.step()
+		if wrote := l.hub.writes == 1; wrote == open {
+			t.Errorf("open=%t: %d writes without seeing", open, l.hub.writes)
+		}
 	}
 }
