@@ -24,6 +24,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 type demoCmd struct {
@@ -40,7 +41,7 @@ Example:
 }
 
 const (
-	demoSecret = "demo webhook secret"
+	demoSecret = "demo-webhook-secret"
 	demoGate   = "CI gate"
 	demoLabel  = "CICD"
 )
@@ -55,6 +56,7 @@ type demo struct {
 	app    *app
 	ahead  atomic.Int64 // how far the forge's clock runs ahead, so that waiting costs nothing
 	told   map[state.Subject]int
+	wrote  int // sequence number of the last write that was shown
 	failed []string
 }
 
@@ -329,6 +331,22 @@ func (d *demo) busy(ctx context.Context) (string, error) {
 		if v.Unread > 0 || len(v.Outbox) > 0 {
 			return s.String(), nil
 		}
+		if s.Kind != "pr" {
+			continue
+		}
+		pr, err := decodePR(v)
+		if err != nil {
+			return "", err
+		}
+		for sha := range pr.Told { // its commits have mail of it before they are ever touched
+			v, err := actor.See(ctx, d.app.store, status.Subject(pr.Ref.Repo, sha))
+			if err != nil {
+				return "", err
+			}
+			if v.Unread > 0 || len(v.Outbox) > 0 {
+				return sha, nil
+			}
+		}
 	}
 	return "", nil
 }
@@ -337,7 +355,7 @@ func (d *demo) subject(number int) state.Subject {
 	return prmanager.Subject(forge.Ref{Repo: forge.Repo{Instance: "github", ID: d.repo.ID}, Number: number})
 }
 
-// tell prints what the server has written into the stories since the last step.
+// tell prints what the server has decided since the last step, and what it then changed at the forge.
 func (d *demo) tell(ctx context.Context) {
 	for n := 1; n <= 3; n++ {
 		s := d.subject(n)
@@ -347,23 +365,28 @@ func (d *demo) tell(ctx context.Context) {
 			return
 		}
 		for _, l := range lines[min(d.told[s], len(lines)):] {
-			d.line(n, l)
+			switch {
+			case len(l.In) == 0 || strings.HasPrefix(l.In[0], "shown:") || l.Effect != "":
+			case len(l.Why) == 0:
+				d.sayf("    #%d  %s → nothing changes\n", n, strings.Join(l.In, "; "))
+			default:
+				d.sayf("    #%d  %s → %s\n", n, strings.Join(l.In, "; "), strings.Join(l.Why, ", "))
+			}
 		}
 		d.told[s] = len(lines)
 	}
-}
-
-func (d *demo) line(n int, l line) {
-	if l.Effect != "" {
-		d.sayf("      #%d          did   %s %s: %s\n", n, l.Effect, l.Key, l.Code)
-		return
-	}
-	d.sayf("      #%d  %-8s  heard %s\n", n, l.State, strings.Join(l.In, "; "))
-	if len(l.Why) > 0 {
-		d.sayf("          %-8s  so    %s\n", "", strings.Join(l.Why, ", "))
-	}
-	if len(l.Did) > 0 {
-		d.sayf("          %-8s  wants %s\n", "", strings.Join(l.Did, ", "))
+	for _, w := range d.forge.Writes(d.wrote) {
+		switch w.Kind {
+		case "check":
+			d.sayf("         → check %q on %.7s: %s  %q\n", w.Name, w.SHA, w.State, w.Title)
+		case "dispatch":
+			d.sayf("         → workflow %s started for #%d at %.7s\n", w.Name, w.PR, w.SHA)
+		case "cancel":
+			d.sayf("         → workflow run %d cancelled\n", w.ID)
+		default:
+			d.sayf("         → %s %s on #%d\n", w.Kind, w.Name, w.PR)
+		}
+		d.wrote = w.Seq
 	}
 }
 
