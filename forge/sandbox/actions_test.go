@@ -155,6 +155,10 @@ func TestHeldRuns(t *testing.T) {
 	refused(t, approve(held[0].GetID()), 403, "This run is not waiting for approval")
 	refused(t, approve(1), 404, "Not Found")
 
+	s.pr.Push(s.alice)
+	again := list(github.ListWorkflowRunsOptions{HeadSHA: s.pr.Head()})
+	equal(t, "an outsider's is held whoever pushes", again[0].GetConclusion(), "action_required")
+
 	trusted := s.repo.OpenPR(s.alice, sandbox.PROptions{})
 	own := list(github.ListWorkflowRunsOptions{HeadSHA: trusted.Head()})
 	equal(t, "a trusted one runs", own[0].GetStatus(), "queued")

@@ -1,9 +1,15 @@
 package sandbox_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v4"
@@ -69,6 +75,47 @@ func TestWhoAsks(t *testing.T) {
 	other.SetPermission(s.mallory, "read")
 	_, _, err = s.as(s.mallory.Token).Repositories.Get(ctx, "acme", "other")
 	check(t, err)
+}
+
+// An installation on a whole account sees the repositories to come, and no other account's.
+func TestInstallAll(t *testing.T) {
+	s := newStage(t)
+	s.install = s.app.InstallAll(s.mallory)
+	api := s.asApp()
+	added := s.AddRepo("mallory/added", sandbox.RepoOptions{Private: true})
+	_, _, err := api.Repositories.Get(t.Context(), "mallory", "added")
+	check(t, err)
+	s.AddRepo("acme/secret", sandbox.RepoOptions{Private: true})
+	_, _, err = api.Repositories.Get(t.Context(), "acme", "secret")
+	refused(t, err, 404, "Not Found")
+	found, _, err := s.as(s.jwt(nil)).Apps.FindRepositoryInstallation(t.Context(), "mallory", "added")
+	check(t, err)
+	equal(t, "installation of "+added.Name(), found.GetID(), s.install.ID)
+}
+
+func TestInstallationTokenExpires(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	check(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		f := sandbox.New(sandbox.Options{})
+		app := f.AddApp(sandbox.AppOptions{Slug: "a", Owner: "acme", Key: &key.PublicKey})
+		install := app.Install(f.AddRepo("acme/widget", sandbox.RepoOptions{}))
+		s := &stage{t: t, app: app, key: key}
+		ask := func(method, path, token string, v any) int {
+			r := httptest.NewRequest(method, path, http.NoBody)
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			f.ServeHTTP(w, r)
+			check(t, json.Unmarshal(w.Body.Bytes(), v))
+			return w.Code
+		}
+		var made struct{ Token string }
+		equal(t, "made", ask("POST", fmt.Sprintf("/app/installations/%d/access_tokens", install.ID), s.jwt(nil), &made), 201)
+		<-time.After(59 * time.Minute)
+		equal(t, "before", ask("GET", "/repos/acme/widget", made.Token, &struct{}{}), 200)
+		<-time.After(time.Minute)
+		equal(t, "after", ask("GET", "/repos/acme/widget", made.Token, &struct{}{}), 401)
+	})
 }
 
 func TestLoginReused(t *testing.T) {
@@ -204,6 +251,7 @@ func TestPulls(t *testing.T) {
 	equal(t, "by creation", cmp.Diff(list(github.PullRequestListOptions{}), []int{2, 1}), "")
 	equal(t, "by update", cmp.Diff(list(github.PullRequestListOptions{Sort: "updated", Direction: "desc"}), []int{1, 2}), "")
 	equal(t, "by base", cmp.Diff(list(github.PullRequestListOptions{Base: "release"}), []int{2}), "")
+	equal(t, "the order of updates begins with the oldest", cmp.Diff(list(github.PullRequestListOptions{Sort: "updated"}), []int{2, 1}), "")
 	draft.Close(s.alice)
 	equal(t, "closed", cmp.Diff(list(github.PullRequestListOptions{State: "closed"}), []int{2}), "")
 	equal(t, "all", cmp.Diff(list(github.PullRequestListOptions{State: "all"}), []int{2, 1}), "")
@@ -441,16 +489,34 @@ func TestChecks(t *testing.T) {
 	since := s.Seq()
 	equal(t, "the newest has no button", s.repo.Check(sha, "CI gate").ClickAction(s.alice, "approve"), false)
 
-	queued := github.CreateCheckRunOptions{Name: "presubmit", HeadSHA: sha, Status: github.String("queued")}
+	queued := github.CreateCheckRunOptions{Name: "presubmit", HeadSHA: sha, Status: github.String("queued"), Actions: []*github.CheckRunAction{
+		{Label: "Retry", Description: "Runs it again", Identifier: "retry"},
+	}}
 	q, _, err := api.Checks.CreateCheckRun(ctx, "acme", "widget", queued)
 	check(t, err)
 	equal(t, "gate", s.repo.Gate(sha, "presubmit"), "queued")
+	equal(t, "buttons show on completed runs only", s.repo.Check(sha, "presubmit").ClickAction(s.alice, "retry"), false)
 	_, _, err = api.Checks.UpdateCheckRun(ctx, "acme", "widget", q.GetID(), github.UpdateCheckRunOptions{Name: "presubmit", Conclusion: github.String("failure")})
 	check(t, err)
 	s.repo.Check(sha, "presubmit").RequestRerun(s.alice)
 	equal(t, "deliveries", cmp.Diff(s.story(since), []string{
 		"check_run.created signalbox[bot]", "check_run.completed signalbox[bot]", "check_run.rerequested alice",
 	}), "")
+
+	// What people ask of a check is told to its own App only, and nobody else may change it.
+	s.repo.AddHook(secret, "*")
+	other := s.AddApp(sandbox.AppOptions{Slug: "other", Owner: "acme", Key: &s.key.PublicKey})
+	mine, installed := s.app, s.install
+	s.app, s.install = other, other.Install(s.repo)
+	stranger := s.asApp()
+	s.app, s.install = mine, installed
+	_, _, err = stranger.Checks.UpdateCheckRun(ctx, "acme", "widget", q.GetID(), github.UpdateCheckRunOptions{Name: "presubmit"})
+	refused(t, err, 403, fmt.Sprintf("Invalid app_id `%d` - check run can only be modified by the GitHub App that created it.", other.ID))
+	since = s.Seq()
+	s.repo.Check(sha, "presubmit").RequestRerun(s.alice)
+	equal(t, "told", len(s.story(since)), 1)
+	s.AddRepo("acme/elsewhere", sandbox.RepoOptions{}).OpenPR(s.alice, sandbox.PROptions{})
+	equal(t, "a hook hears of its own repository only", len(s.story(since)), 1)
 
 	for name, bad := range map[string]github.CreateCheckRunOptions{
 		"no name":       {HeadSHA: sha},

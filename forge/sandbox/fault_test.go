@@ -101,7 +101,7 @@ func TestDelay(t *testing.T) {
 		reached <- struct{}{}
 		return &sandbox.Fault{Wait: gate}
 	})
-	result := make(chan error, 1)
+	result, since := make(chan error, 1), s.Seq()
 	post := func(ctx context.Context) {
 		_, _, err := api.Issues.AddLabelsToIssue(ctx, "acme", "widget", 1, []string{"CICD"})
 		result <- err
@@ -114,6 +114,16 @@ func TestDelay(t *testing.T) {
 	cancel()
 	if err := <-result; err == nil {
 		t.Error("answered before it was released")
+	}
+	limit := time.After(10 * time.Second)
+	for noted := false; !noted; {
+		calls := s.Calls(since)
+		noted = len(calls) == 1 && calls[0].Denied
+		select {
+		case <-limit:
+			t.Fatal("a caller that went away is still waited for")
+		case <-time.After(time.Millisecond):
+		}
 	}
 	wait.Go(func() { post(t.Context()) })
 	<-reached

@@ -216,6 +216,27 @@ func TestAuto(t *testing.T) {
 	goleak.VerifyNone(t, leak)
 }
 
+// Close lets a delivery that is under way end, and its answer is in the log.
+func TestCloseFinishes(t *testing.T) {
+	s := newStage(t)
+	reached, gate := make(chan struct{}, 10), make(chan struct{})
+	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reached <- struct{}{}
+		<-gate
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer r.Close()
+	sender := s.NewSender(r.URL)
+	sender.Auto(t.Context(), 1)
+	<-reached
+	var wait sync.WaitGroup
+	wait.Go(func() { close(gate) })
+	sender.Close()
+	wait.Wait()
+	equal(t, "attempts", len(s.Deliveries()[0].Attempts), 1)
+	equal(t, "status", s.Deliveries()[0].Attempts[0].Status, 202)
+}
+
 // shapes is what testdata/facts.go keeps of the example payloads.
 type shapes struct {
 	Events, Shapes map[string]any
