@@ -43,7 +43,8 @@ type Options struct {
 type Store struct {
 	*Reader
 	lock *os.File
-	pool *sql.DB // holds the writer's connection
+	pool *sql.DB
+	main *session // the writer's, of pool
 	ops  chan *op
 	quit chan struct{}
 	done sync.WaitGroup // the writer
@@ -69,8 +70,7 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if opts.RawQuota == 0 {
 		opts.RawQuota = DefaultRawQuota
 	}
-	path, err = filepath.Abs(path)
-	if err != nil {
+	if path, err = resolve(path); err != nil {
 		return nil, err
 	}
 	if err := refuseNetwork(filepath.Dir(path)); err != nil {
@@ -91,7 +91,12 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if s.pool, err = sql.Open("sqlite", dsn(path)); err != nil {
 		return nil, err
 	}
-	w, err := newWriter(ctx, s.pool, opts)
+	conn, err := s.pool.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.main = newSession(conn)
+	w, err := newWriter(ctx, s.main, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +124,9 @@ func (s *Store) release() error {
 	var errs []error
 	if s.Reader != nil {
 		errs = append(errs, s.Reader.Close())
+	}
+	if s.main != nil {
+		errs = append(errs, s.main.close())
 	}
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())

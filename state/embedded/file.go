@@ -15,6 +15,19 @@ import (
 // ErrInUse: another process has the store open for writing.
 var ErrInUse = errors.New("store in use")
 
+// resolve is the one name of the file, however it was reached: the lock beside it must be the same for everybody.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path)) // the file is still to be made
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
 // lockFile takes the lock that makes this the only process which writes the store. It stands beside the database,
 // since closing any descriptor of the database itself would drop SQLite's own locks; it is never deleted, since
 // whoever had it open would then hold a lock on nothing.

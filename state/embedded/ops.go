@@ -15,63 +15,15 @@ import (
 // unknown is the sum of raw bodies before it is read, and after a transaction was lost.
 const unknown = -1
 
-// tx is the writer's view of the file inside a transaction. It belongs to the writer's goroutine.
+// tx is the writer's view of the file inside a transaction. It belongs to the writer's goroutine; its context has no
+// end, since an operation once taken up is finished.
 type tx struct {
-	ctx        context.Context // the writer's, without an end: an operation once taken up is finished
-	conn       *sql.Conn
-	statements map[string]*sql.Stmt
-	clock      func() time.Time
-	now        int64 // of the operation, milliseconds
-	rawQuota   int64
-	rawBytes   int64 // or unknown
-	rawSaved   int64 // what meta.raw_bytes holds
-}
-
-func (t *tx) prepare(query string) (*sql.Stmt, error) {
-	if s := t.statements[query]; s != nil {
-		return s, nil
-	}
-	s, err := t.conn.PrepareContext(t.ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	t.statements[query] = s
-	return s, nil
-}
-
-func (t *tx) exec(query string, args ...any) error {
-	_, err := t.changed(query, args...)
-	return err
-}
-
-// changed is exec that answers the number of rows.
-func (t *tx) changed(query string, args ...any) (int64, error) {
-	s, err := t.prepare(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.ExecContext(t.ctx, args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// row reads the one row of query into dest; sql.ErrNoRows if there is none.
-func (t *tx) row(query string, args []any, dest ...any) error {
-	s, err := t.prepare(query)
-	if err != nil {
-		return err
-	}
-	return s.QueryRowContext(t.ctx, args...).Scan(dest...)
-}
-
-func (t *tx) rows(query string, args ...any) (*sql.Rows, error) {
-	s, err := t.prepare(query)
-	if err != nil {
-		return nil, err
-	}
-	return s.QueryContext(t.ctx, args...)
+	*session
+	clock    func() time.Time
+	now      int64 // of the operation, milliseconds
+	rawQuota int64
+	rawBytes int64 // sum of raw bodies, or unknown
+	rawSaved int64 // what meta.raw_bytes holds
 }
 
 // Accept stores a delivery; see state.Delivery. Its raw body is kept only where the mail is.
@@ -143,11 +95,8 @@ func (t *tx) remember(id string) (fresh bool, err error) {
 
 // keepRaw stores a compressed raw body in the place of a former one and makes room by dropping the oldest.
 func (t *tx) keepRaw(id string, body []byte) error {
-	if t.rawBytes == unknown {
-		if err := t.row("SELECT raw_bytes FROM meta", nil, &t.rawBytes); err != nil {
-			return err
-		}
-		t.rawSaved = t.rawBytes
+	if err := t.loadRawBytes(); err != nil {
+		return err
 	}
 	const insert = "INSERT INTO raw (id, at, size, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 	n, err := t.changed(insert, id, t.now, len(body), body)
@@ -172,20 +121,23 @@ func (t *tx) keepRaw(id string, body []byte) error {
 }
 
 // dropRaw runs a DELETE that returns sizes, keeps the sum right and answers the number of rows.
-func (t *tx) dropRaw(query string, args ...any) (n int, err error) {
-	rows, err := t.rows(query, args...)
-	if err != nil {
-		return 0, err
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err has it
-	for ; rows.Next(); n++ {
-		var size int64
-		if err := rows.Scan(&size); err != nil {
-			return n, err
-		}
+func (t *tx) dropRaw(query string, args ...any) (int, error) {
+	sizes, err := all(t.session, func(rows *sql.Rows, size *int64) error { return rows.Scan(size) }, query, args...)
+	for _, size := range sizes {
 		t.rawBytes -= size
 	}
-	return n, rows.Err()
+	return len(sizes), err
+}
+
+func (t *tx) loadRawBytes() error {
+	if t.rawBytes != unknown {
+		return nil
+	}
+	if err := t.row("SELECT raw_bytes FROM meta", nil, &t.rawSaved); err != nil {
+		return err
+	}
+	t.rawBytes = t.rawSaved
+	return nil
 }
 
 // saveRawBytes writes the sum of raw bodies, once for all operations of a transaction.
@@ -216,7 +168,7 @@ func (t *tx) begin(subject state.Subject, holder string, lease time.Duration) (s
 	if err := t.exec("INSERT INTO subject (name) VALUES (?) ON CONFLICT DO NOTHING", name); err != nil {
 		return state.Snapshot{}, err
 	}
-	n, err := snapshot(t, name, t.now)
+	n, err := snapshot(t.session, name, t.now)
 	if err != nil {
 		return n, err
 	}
@@ -308,7 +260,7 @@ func (t *tx) commit(c state.Commit) (state.Committed, error) {
 		return r, err
 	}
 	if c.Holder != "" && !r.Released && h.unread > 0 {
-		r.Mail, err = mail(t, h.id)
+		r.Mail, err = mail(t.session, h.id)
 	}
 	return r, err
 }
@@ -413,11 +365,8 @@ func (t *tx) sweep() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if t.rawBytes == unknown {
-		if err := t.row("SELECT raw_bytes FROM meta", nil, &t.rawBytes); err != nil {
-			return false, err
-		}
-		t.rawSaved = t.rawBytes
+	if err := t.loadRawBytes(); err != nil {
+		return false, err
 	}
 	raws, err := t.dropRaw("DELETE FROM raw WHERE n IN (SELECT n FROM raw ORDER BY n LIMIT ?) AND at <= ? RETURNING size",
 		sweepChunk, t.now-state.RawLife.Milliseconds())

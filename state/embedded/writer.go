@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -72,12 +71,8 @@ type writer struct {
 }
 
 // newWriter sets up the connection and brings the file to the current format.
-func newWriter(ctx context.Context, pool *sql.DB, opts Options) (*writer, error) {
-	pool.SetMaxOpenConns(1)
-	conn, err := pool.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
+func newWriter(ctx context.Context, main *session, opts Options) (*writer, error) {
+	conn := main.conn
 	// Format first: a file that is not ours is left as it is.
 	found, err := checkSchema(ctx, conn)
 	if err != nil {
@@ -101,15 +96,12 @@ func newWriter(ctx context.Context, pool *sql.DB, opts Options) (*writer, error)
 			return nil, err
 		}
 	}
-	w := &writer{tx: tx{
-		ctx: context.WithoutCancel(ctx), conn: conn, statements: map[string]*sql.Stmt{},
-		clock: opts.Now, rawQuota: opts.RawQuota,
-	}}
 	// Whoever held a subject died with the process that had the file open.
 	if _, err := conn.ExecContext(ctx, "UPDATE subject SET due = ? WHERE holder <> ''", millis(opts.Now())); err != nil {
 		return nil, err
 	}
-	return w, nil
+	main.ctx = context.WithoutCancel(ctx)
+	return &writer{tx: tx{session: main, clock: opts.Now, rawQuota: opts.RawQuota, rawBytes: unknown}}, nil
 }
 
 // run is the writer's life; it ends with quit or with the disk.
