@@ -1,0 +1,226 @@
+package prmanager
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/forge"
+)
+
+// The base alphabet. Each letter happens in the world and is told by one delivery, or by none where nothing changed.
+const (
+	letterOpen    = 'O' // an outsider opens; always first
+	letterLabel   = 'L' // a maintainer labels
+	letterOutside = 'l' // an outsider labels
+	letterUnlabel = 'U' // a maintainer removes the label
+	letterPush    = 'P' // the outsider pushes a new commit
+	letterClose   = 'C'
+	letterReopen  = 'R'
+	alphabet      = "LlUPCR"
+)
+
+// happen lets a letter happen; ok is false where it cannot, or changes nothing.
+func (w *world) happen(letter byte, n int) (note Note, ok bool) {
+	switch letter {
+	case letterOpen:
+		return w.open("bob", "a0"), true
+	case letterLabel, letterOutside:
+		who := map[byte]string{letterLabel: "mona", letterOutside: "bob"}[letter]
+		ok = !w.on
+		return w.setLabel(who, w.label, true), ok
+	case letterUnlabel:
+		ok = w.on
+		return w.setLabel("max", w.label, false), ok
+	case letterPush:
+		return w.push("bob", fmt.Sprintf("b%d", n)), true
+	case letterClose:
+		if !w.pull.Open {
+			return Note{}, false
+		}
+		return w.close("bob", false), true
+	case letterReopen:
+		if w.pull.Open {
+			return Note{}, false
+		}
+		return w.reopen("bob"), true
+	}
+	return Note{}, false
+}
+
+// rightful says from what really happened whether the gate may be open. sure is false where the newest entry is an
+// outsider's over a maintainer's that only we removed: then shut is right as well.
+func (w *world) rightful(hold time.Duration) (open, sure bool) {
+	var decides *forge.LabelEntry
+	sure = true
+	for i, e := range w.entries {
+		switch {
+		case e.Actor.ID == w.self.Actor.ID:
+		case !e.Added || w.trusted[e.Actor.Login]:
+			decides, sure = &w.entries[i], true
+		default:
+			sure = false
+		}
+	}
+	if !w.pull.Open || decides == nil || !decides.Added || decides.At.Before(w.arrived[w.pull.Head.SHA]) || !decides.At.After(w.moved) {
+		return false, true
+	}
+	for _, p := range w.pushes {
+		if decides.At.Before(p.At.Add(hold)) {
+			return false, true
+		}
+	}
+	return true, sure
+}
+
+// TestEveryOrder delivers what happened in every sequence of up to five letters, in every order, with one delivery
+// doubled, to an actor that looks at the world as it is by then: first with everything over before the first delivery,
+// then with the world moving on only as far as the deliveries tell. Once all are delivered and every question is
+// settled the gate is open exactly if a maintainer's label stands for exactly the live head, and no run was started
+// twice.
+func TestEveryOrder(t *testing.T) {
+	for _, c := range []struct {
+		hold, step time.Duration
+		over       bool // the world has come to rest before the first delivery
+		every      int  // of the longest lives, play one in so many
+	}{
+		{5 * time.Second, 10 * time.Second, true, 1}, // labels come after the hold
+		{5 * time.Second, 10 * time.Second, false, 4},
+		{2 * time.Minute, 10 * time.Second, true, 11}, // within it
+		{0, 10 * time.Second, true, 11},
+		{0, 10 * time.Second, false, 11},
+	} {
+		t.Run(fmt.Sprintf("hold=%s,step=%s,over=%t", c.hold, c.step, c.over), func(t *testing.T) {
+			t.Parallel()
+			lives, opened := 0, 0
+			var grow func(letters string)
+			grow = func(letters string) {
+				if c.over && !possible(letters) {
+					return
+				}
+				permute(len(letters), func(order []int) {
+					if t.Failed() {
+						return
+					}
+					if lives++; len(order) == 5 && lives%c.every != 0 {
+						return
+					}
+					// The doubled delivery and its place go round, so that all come up.
+					again, place := order[lives%len(order)], (lives/len(order))%(len(order)+1)
+					order = slices.Insert(slices.Clone(order), place, again)
+					if live(t, letters, order, c.hold, c.step, c.over) {
+						opened++
+					}
+				})
+				if len(letters) < 5 {
+					for _, l := range alphabet {
+						grow(letters + string(l))
+					}
+				}
+			}
+			grow(string(letterOpen))
+			t.Logf("%d lives, %d of them end open", lives, opened)
+			if opened == 0 {
+				t.Error("no life ends open: this test shows nothing")
+			}
+		})
+	}
+}
+
+// possible says whether every letter changes something when nobody interferes.
+func possible(letters string) bool {
+	w := newWorld()
+	for i := range len(letters) {
+		if _, ok := w.happen(letters[i], i); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func permute(n int, f func([]int)) {
+	order := make([]int, 0, n)
+	var place func()
+	place = func() {
+		if len(order) == n {
+			f(order)
+			return
+		}
+		for i := range n {
+			if !slices.Contains(order, i) {
+				order = append(order, i)
+				place()
+				order = order[:len(order)-1]
+			}
+		}
+	}
+	place()
+}
+
+// live plays one life and answers whether the gate ends open.
+func live(t *testing.T, letters string, order []int, hold, step time.Duration, over bool) bool {
+	t.Helper()
+	w := newWorld()
+	w.step = step
+	m := newSim(t, w)
+	m.policy.Hold, m.light = hold, true
+	var notes []*Note
+	until := func(n int) {
+		for i := len(notes); i < n; i++ {
+			note, ok := w.happen(letters[i], i)
+			notes = append(notes, &note)
+			if !ok {
+				notes[i] = nil
+			}
+		}
+	}
+	if over {
+		until(len(letters))
+	}
+	for _, i := range order {
+		until(i + 1)
+		if notes[i] != nil {
+			m.hear(*notes[i])
+		}
+	}
+	m.pass(5 * time.Minute)
+
+	open, sure := w.rightful(hold)
+	gate := w.gate(w.pull.Head.SHA)
+	is := m.d.Standing() != nil
+	var wrong []string
+	if is != open && (sure || is) {
+		wrong = append(wrong, fmt.Sprintf("granted: %t, rightful: %t", is, open))
+	}
+	if (gate == forge.CheckSuccess) != is {
+		wrong = append(wrong, fmt.Sprintf("the gate shows %s", gate))
+	}
+	if w.on != is {
+		wrong = append(wrong, fmt.Sprintf("the label is there: %t", w.on))
+	}
+	if m.d.Head.SHA != w.pull.Head.SHA || m.d.Open != w.pull.Open {
+		wrong = append(wrong, "the document has another head or state than the forge")
+	}
+	for _, r := range w.runs {
+		if r.starts > 1 {
+			wrong = append(wrong, "started twice: "+r.run.Key)
+		}
+	}
+	if running := w.live(); is && !slices.Equal(running, []string{w.pull.Head.SHA}) || !is && len(running) > 0 {
+		wrong = append(wrong, fmt.Sprintf("running: %v", running))
+	}
+	for s := range w.gates {
+		if s != w.pull.Head.SHA && w.gate(s) == forge.CheckSuccess {
+			wrong = append(wrong, "open on the former head "+s[:2])
+		}
+	}
+	if len(m.outbox) > 0 || len(m.d.Questions) > 0 {
+		wrong = append(wrong, fmt.Sprintf("left over: %v %v", m.outbox, m.d.Questions))
+	}
+	if wrong != nil {
+		t.Errorf("%s delivered as %v:\n  %s\nentries %+v", letters, order, strings.Join(wrong, "\n  "), w.entries)
+	}
+	return is
+}
