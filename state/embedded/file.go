@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,7 +74,11 @@ func createFile(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// busyTimeout is how long a connection waits for what is none of ours: a person's shell, a backup.
+const busyTimeout = 5 * time.Second
+
 // dsn names the file to the driver; the path is escaped, so that "?" or "%" in it mean themselves.
 func dsn(path string, parameters ...string) string {
+	parameters = append(parameters, fmt.Sprintf("_pragma=busy_timeout(%d)", busyTimeout.Milliseconds()))
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(parameters, "&")}).String()
 }

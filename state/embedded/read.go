@@ -50,7 +50,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
 }
 
 func openReader(ctx context.Context, path string, now func() time.Time) (_ *Reader, err error) {
-	pool, err := sql.Open("sqlite", dsn(path, "mode=ro", "_pragma=query_only(1)", fmt.Sprintf("_pragma=busy_timeout(%d)", busyTimeout.Milliseconds())))
+	pool, err := sql.Open("sqlite", dsn(path, "mode=ro", "_pragma=query_only(1)"))
 	if err != nil {
 		return nil, err
 	}

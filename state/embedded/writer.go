@@ -24,8 +24,6 @@ const (
 	walLimit = 64 << 20
 	// cacheKiB is the writer's page cache; the index over delivery ids is hit at random.
 	cacheKiB = 32 << 10
-	// busyTimeout is for what is none of ours: a person's shell, a backup.
-	busyTimeout = 5 * time.Second
 )
 
 // errClosed is what operations answer after Close.
@@ -86,8 +84,7 @@ func newWriter(ctx context.Context, main *session, opts Options) (*writer, error
 		return nil, fmt.Errorf("its file system allows no write-ahead log (journal mode %q)", mode)
 	}
 	settings := fmt.Sprintf("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; "+
-		"PRAGMA journal_size_limit = %d; PRAGMA cache_size = -%d; PRAGMA busy_timeout = %d",
-		walLimit, cacheKiB, busyTimeout.Milliseconds())
+		"PRAGMA journal_size_limit = %d; PRAGMA cache_size = -%d", walLimit, cacheKiB)
 	if _, err := conn.ExecContext(ctx, settings); err != nil {
 		return nil, err
 	}
@@ -134,6 +131,9 @@ func (w *writer) write(first *op) error {
 		err = w.transaction(w.apart)
 	}
 	w.fresh += len(w.group)
+	if errors.Is(err, state.ErrFull) {
+		w.fresh = checkpointAfter // a log that was carried over is written anew from its beginning: that is room
+	}
 	for _, o := range w.group {
 		if err != nil {
 			o.err = err // also where its own part had gone well
@@ -217,11 +217,13 @@ func (w *writer) transaction(f func() error) error {
 // is fatal.
 func (w *writer) tend() error {
 	if w.fresh >= checkpointAfter {
-		w.fresh = 0
 		// Readers may keep part of the log in use; the rest is carried over next time.
-		if err := fatal(classify(w.tx.exec("PRAGMA wal_checkpoint(PASSIVE)"))); err != nil {
+		switch err := classify(w.tx.exec("PRAGMA wal_checkpoint(PASSIVE)")); {
+		case err == nil:
+			w.fresh = 0
+		case fatal(err) != nil:
 			return err
-		}
+		} // else there is no room for it yet: again after the next group
 	}
 	now := w.tx.clock()
 	if since := now.Sub(w.swept); 0 <= since && since < sweepEvery {
