@@ -198,7 +198,6 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, instance string
 func (h *Handler) read(w http.ResponseWriter, r *http.Request) (_ []byte, release func(), bad *answer) {
 	release = func() {}
 	no := func(status int, o outcome, code, message string, cause error) ([]byte, func(), *answer) {
-		w.Header().Set("Connection", "close") // what is left of the body is not worth reading
 		a := refuse(status, o, code, message, cause)
 		return nil, release, &a
 	}

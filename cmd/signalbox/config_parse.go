@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -339,10 +340,12 @@ func parsePrivateKey(v string) (Secret, error) {
 	if block == nil {
 		return Secret{}, bad
 	}
-	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-		if _, err := x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			return Secret{}, bad
-		}
+	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return NewSecret(v), nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if _, isRSA := key.(*rsa.PrivateKey); err != nil || !isRSA {
+		return Secret{}, bad
 	}
 	return NewSecret(v), nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -48,6 +49,27 @@ func privateKey(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
+}
+
+func pkcs8(t testing.TB, key any) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// A key that has been converted is as good as GitHub's own.
+func TestPrivateKeyInPKCS8(t *testing.T) {
+	block, _ := pem.Decode([]byte(privateKey(t)))
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := parsePrivateKey(pkcs8(t, key)); err != nil || !s.Set() {
+		t.Error(err)
+	}
 }
 
 func resolve(t testing.TB, s Settings, environ []string, f files) Config {
@@ -272,6 +294,7 @@ func TestRefusals(t *testing.T) {
 		"key twice":        {file: file(ok + "sweep: 1m\nsweep: 2m\n"), want: []string{"c.yaml:3: sweep: already said on line 2; expected once"}},
 		"forge twice":      {file: file("forges:\n  github: {token: t, webhook_secret: s}\n  github: {}\n"), want: []string{"c.yaml:3: forges.github: already said on line 2; expected once"}},
 		"empty value":      {file: file(ok + "sweep:\n"), want: []string{"c.yaml:2: sweep: no value; expected one, or no such line"}},
+		"null":             {file: file(ok + "gate: {label: ~}\n"), want: []string{"c.yaml:2: gate.label: no value; expected one"}},
 		"mapping as value": {file: file(ok + "sweep: {every: 1m}\n"), want: []string{"c.yaml:2: sweep: no value; expected one"}},
 		"list as value":    {file: file(ok + "sweep: [1m]\n"), want: []string{"c.yaml:2: sweep: found a list; expected one value"}},
 		"empty list":       {file: file(ok + "repos: []\n"), want: []string{"c.yaml:2: repos: an entry is empty; expected a list"}},
@@ -365,6 +388,8 @@ func TestRefusals(t *testing.T) {
 			want: []string{"environment: SIGNALBOX_GITHUB_PRIVATE_KEY_FILE: not a PEM private key; expected the .pem file"}},
 		"key that is a broken PEM": {env: []string{"SIGNALBOX_GITHUB_WEBHOOK_SECRET=s", "SIGNALBOX_GITHUB_APP_ID=1", "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=k"}, file: files{"k": "-----BEGIN RSA PRIVATE KEY-----\naHVudGVyMg==\n-----END RSA PRIVATE KEY-----\n"},
 			want: []string{"environment: SIGNALBOX_GITHUB_PRIVATE_KEY_FILE: not a PEM private key"}},
+		"key of another kind": {env: []string{"SIGNALBOX_GITHUB_WEBHOOK_SECRET=s", "SIGNALBOX_GITHUB_APP_ID=1", "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=k"}, file: files{"k": pkcs8(t, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))},
+			want: []string{"environment: SIGNALBOX_GITHUB_PRIVATE_KEY_FILE: not a PEM private key; expected the .pem file that GitHub made for the App (RSA)"}},
 		"empty secret file": {file: files{"c.yaml": "forges:\n  octo: {token_file: t, webhook_secret: s}\n", "t": "\n"},
 			want: []string{"c.yaml:2: forges.octo.token_file: cannot be used: t is empty"}},
 		"secret twice": {env: env("SIGNALBOX_GITHUB_TOKEN_FILE=t"), want: []string{"environment: SIGNALBOX_GITHUB_TOKEN_FILE: SIGNALBOX_GITHUB_TOKEN is there too; expected one of the two"}},
