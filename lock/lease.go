@@ -81,7 +81,7 @@ func (l *lease) Deadline() time.Time { return *l.deadline.Load() }
 // Context ends with the lease.
 func (l *lease) Context() context.Context { return l.ctx }
 
-// expire runs when watch fires. A renewal may have moved the deadline in the same moment; then watch fires again.
+// expire runs when watch fires: at the first deadline, and then at what renewals have made of it.
 func (l *lease) expire() {
 	if left := time.Until(l.Deadline()); left > 0 {
 		l.watch.Reset(left)
@@ -117,9 +117,6 @@ func (l *lease) Extend(ctx context.Context) error {
 
 // extend is for the owner of turn. One try takes at most a sixth of the TTL, so that several fit before the deadline.
 func (l *lease) extend(ctx context.Context) error {
-	if l.ctx.Err() != nil {
-		return context.Cause(l.ctx) // a lease that was lost stays lost, even if the key could be had again
-	}
 	ctx, cancel := context.WithTimeout(ctx, l.ttl/6)
 	defer cancel()
 	deadline, err := l.hold.extend(ctx)
@@ -130,10 +127,9 @@ func (l *lease) extend(ctx context.Context) error {
 		return err
 	}
 	if l.ctx.Err() != nil {
-		return context.Cause(l.ctx) // the deadline passed meanwhile
+		return context.Cause(l.ctx) // a lease that was lost stays lost, even if the key could be had again
 	}
 	l.deadline.Store(&deadline)
-	l.watch.Reset(time.Until(deadline))
 	return nil
 }
 

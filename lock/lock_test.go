@@ -217,6 +217,8 @@ func renewalHolds(t *testing.T, w world) {
 	if !time.Now().Before(a.Deadline()) {
 		t.Fatal("the published deadline was not moved")
 	}
+	a.Pause()
+	lost(t, a) // the moved deadline ends it like the first would have
 }
 
 func takeover(t *testing.T, w world) {
@@ -253,7 +255,9 @@ func extendTaken(t *testing.T, w world) {
 	if err := a.Extend(t.Context()); !errors.Is(err, ErrLost) {
 		t.Fatalf("got %v, want ErrLost", err)
 	}
-	lost(t, a)
+	if err := context.Cause(a.Context()); !errors.Is(err, ErrLost) {
+		t.Fatalf("the context goes on: %v", err)
+	}
 	wantValue(t, w, "another")
 }
 
@@ -392,4 +396,77 @@ func allAtOnce(t *testing.T, w world) {
 	}
 	all.Wait()
 	wantValue(t, w, "")
+}
+
+// slowHold is a key whose keeper takes its time, and that notices when two touch it at once.
+type slowHold struct {
+	t       *testing.T
+	touched atomic.Int32
+	extends atomic.Int32
+}
+
+func (h *slowHold) touch() {
+	if h.touched.Add(1) != 1 {
+		h.t.Error("two touch the key at once")
+	}
+	<-time.After(100 * time.Millisecond)
+	h.touched.Add(-1)
+}
+
+func (h *slowHold) extend(context.Context) (time.Time, error) {
+	h.touch()
+	h.extends.Add(1)
+	return time.Now().Add(time.Second), nil
+}
+
+func (h *slowHold) release(context.Context) error { h.touch(); return nil }
+
+// Pause, Extend and Release meet a renewal that is under way.
+func TestNobodyTouchesTheKeyBesideTheRenewal(t *testing.T) {
+	for name, act := range map[string]func(*testing.T, Lease, *slowHold){
+		"pause": func(t *testing.T, le Lease, h *slowHold) {
+			le.Pause()
+			if h.touched.Load() != 0 {
+				t.Error("paused, but the renewal goes on")
+			}
+			n := h.extends.Load()
+			lost(t, le)
+			if h.extends.Load() != n {
+				t.Error("renewed while paused")
+			}
+		},
+		"extend": func(t *testing.T, le Lease, _ *slowHold) {
+			if err := le.Extend(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+		"pause meets extend": func(t *testing.T, le Lease, h *slowHold) {
+			var one sync.WaitGroup
+			one.Go(func() { _ = le.Extend(t.Context()) })
+			synctest.Wait()
+			le.Pause()
+			if h.touched.Load() != 0 {
+				t.Error("paused, but an extend goes on")
+			}
+			one.Wait()
+		},
+		"release": func(*testing.T, Lease, *slowHold) {},
+		"a caller that does not wait": func(t *testing.T, le Lease, _ *slowHold) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := le.Extend(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want Canceled", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &slowHold{t: t}
+				le := newLease(t.Context(), "token", time.Second, h, time.Now().Add(time.Second))
+				redistest.Until(t, "a renewal is under way", func() bool { return h.touched.Load() == 1 })
+				act(t, le, h)
+				release(t, le)
+			})
+		})
+	}
 }
