@@ -586,6 +586,34 @@ func TestStatusCap(t *testing.T) {
 	equal(t, "problem", e[0].Message, "This SHA and context has reached the maximum number of statuses.")
 }
 
+func TestUpdateBranch(t *testing.T) {
+	s := newStage(t)
+	before, base := s.pr.Head(), s.repo.Advance(s.alice, "main")
+	merged, _, err := s.asApp().Repositories.GetCommit(t.Context(), "acme", "widget", s.pr.UpdateBranch(s.alice), nil)
+	check(t, err)
+	equal(t, "parents", merged.Parents[0].GetSHA()+" "+merged.Parents[1].GetSHA(), before+" "+base)
+	last := s.Deliveries()[len(s.Deliveries())-3] // before the two of the held run
+	var body struct{ Before, After string }
+	check(t, json.Unmarshal(last.Body, &body))
+	equal(t, "before and after", body.Before+" "+body.After, before+" "+merged.GetSHA())
+}
+
+func TestBadBodies(t *testing.T) {
+	s := newStage(t)
+	for body, want := range map[string]int{
+		`{"state":`: 400, `{"state": 7}`: 422, ``: 422, strings.Repeat(" ", 2<<20): 413,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/repos/acme/widget/statuses/"+s.pr.Head(), strings.NewReader(body))
+		check(t, err)
+		req.Header.Set("Authorization", "token "+s.owner.Token)
+		s.described.quiet.Store(want == 413) // GitHub answers that one before its API does
+		res, err := (&http.Client{}).Do(req)
+		check(t, err)
+		check(t, res.Body.Close())
+		equal(t, fmt.Sprintf("%.20q", body), res.StatusCode, want)
+	}
+}
+
 func TestGitHubEnterprisePaths(t *testing.T) {
 	s := newStage(t)
 	for _, base := range []string{"/", "/api/v3/"} {

@@ -177,6 +177,15 @@ func TestRedelivery(t *testing.T) {
 	check(t, err)
 	equal(t, "redelivered", fmt.Sprint(log[0].GetRedelivery(), log[0].GetStatusCode()), "true 202")
 
+	for status, want := range map[string]int{"success": 5, "failure": 1} { // the stage's four and the redelivery; the dropped one
+		req, err := app.NewRequest(http.MethodGet, "app/hook/deliveries?status="+status, nil)
+		check(t, err)
+		var some []*github.HookDelivery
+		_, err = app.Do(ctx, req, &some)
+		check(t, err)
+		equal(t, status, len(some), want)
+	}
+
 	_, _, err = s.as(s.alice.Token).Repositories.ListHooks(ctx, "acme", "widget", nil)
 	refused(t, err, 404, "Not Found")
 	_, _, err = admin.Repositories.GetHookDelivery(ctx, "acme", "widget", hook.ID, 1)
