@@ -57,18 +57,25 @@ func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step
 
 // pass notes a box of the flowchart, with what a reader of the story needs besides.
 func (t *turn) pass(r Reason, detail ...string) {
-	word := string(r)
-	if !slices.Contains(t.why, word) {
-		t.why = append(t.why, word)
-	} else if len(detail) == 0 {
+	if !t.passed(r) && len(detail) == 0 {
 		return
 	}
+	word := string(r)
 	if len(detail) > 0 {
 		word += " (" + strings.Join(detail, " ") + ")"
 	}
 	if !slices.Contains(t.line.Why, word) {
 		t.line.Why = append(t.line.Why, word)
 	}
+}
+
+// passed notes a box without telling it, and answers whether it is new.
+func (t *turn) passed(r Reason) bool {
+	if slices.Contains(t.why, string(r)) {
+		return false
+	}
+	t.why = append(t.why, string(r))
+	return true
 }
 
 // need asks for a fact, once.
@@ -470,7 +477,7 @@ func (t *turn) judgeAuto() {
 	case unknown:
 		return
 	case no:
-		refuse(UntrustedAuthor, forMaintainer+"; "+name(d.Author)+" does not run CI by themselves"+t.cure(d.Author))
+		refuse(UntrustedAuthor, forMaintainer+"; "+name(d.Author)+" is not trusted to run CI unasked"+t.cure(d.Author))
 		return
 	case yes:
 	}
@@ -484,7 +491,7 @@ func (t *turn) judgeAuto() {
 		case unknown:
 			return
 		case no:
-			refuse(UntrustedPusher, forMaintainer+"; "+name(d.Head.Pusher)+" pushed and does not run CI by themselves"+t.cure(d.Head.Pusher))
+			refuse(UntrustedPusher, forMaintainer+"; "+name(d.Head.Pusher)+" pushed and is not trusted to run CI unasked"+t.cure(d.Head.Pusher))
 			return
 		case yes:
 		}
@@ -734,11 +741,13 @@ func (t *turn) ask() {
 	d := &t.d
 	var questions []Question
 	for _, a := range t.asks {
+		asked := false
 		q := Question{Ask: a, SHA: d.Head.SHA, Since: t.now, Next: t.now}
 		if i := slices.IndexFunc(d.Questions, func(o Question) bool { return o.Ask.key() == a.key() && o.SHA == d.Head.SHA }); i >= 0 {
-			q = d.Questions[i]
+			asked, q = true, d.Questions[i]
 			q.Ask = a
 		}
+		before := q.text()
 		if looked, why, after := t.f.of(a); looked {
 			q.Tries++
 			q.Why = why
@@ -755,7 +764,11 @@ func (t *turn) ask() {
 			d.Questions = nil
 			return
 		}
-		t.pass(Unsure, q.text())
+		if asked && before == q.text() {
+			t.passed(Unsure) // it is a story only once
+		} else {
+			t.pass(Unsure, q.text())
+		}
 		questions = append(questions, q)
 	}
 	d.Questions = questions
@@ -767,6 +780,9 @@ func (f Facts) of(a Ask) (looked bool, why string, after time.Duration) {
 	case AskLive:
 		return f.Live.Looked, f.Live.Why, f.Live.After
 	case AskHistory:
+		if f.History.Known {
+			return true, "what was told does not show yet", 0
+		}
 		return f.History.Looked, f.History.Why, f.History.After
 	case AskTrust:
 		v := f.Trusts[a.key()]
