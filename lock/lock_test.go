@@ -405,21 +405,24 @@ type slowHold struct {
 	extends atomic.Int32
 }
 
-func (h *slowHold) touch() {
+func (h *slowHold) touch(d time.Duration) {
 	if h.touched.Add(1) != 1 {
 		h.t.Error("two touch the key at once")
 	}
-	<-time.After(100 * time.Millisecond)
+	<-time.After(d)
 	h.touched.Add(-1)
 }
 
 func (h *slowHold) extend(context.Context) (time.Time, error) {
-	h.touch()
+	h.touch(100 * time.Millisecond)
 	h.extends.Add(1)
 	return time.Now().Add(time.Second), nil
 }
 
-func (h *slowHold) release(context.Context) error { h.touch(); return nil }
+func (h *slowHold) release(context.Context) error {
+	h.touch(500 * time.Millisecond) // longer than it takes until the next renewal
+	return nil
+}
 
 // Pause, Extend and Release meet a renewal that is under way.
 func TestNobodyTouchesTheKeyBesideTheRenewal(t *testing.T) {
