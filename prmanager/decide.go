@@ -218,7 +218,7 @@ func (t *turn) observe(p forge.Pull) {
 		d.Open, d.Merged, d.Draft, d.Base, d.Run = p.Open, p.Merged, p.Draft, p.Base.Name, 1
 		d.AutoDue = !d.Adopting
 	}
-	if d.Open && !p.Open {
+	if !p.Open && (d.Open || d.Merged != p.Merged) {
 		t.closed(p.Merged, at)
 	} else if !d.Open && p.Open {
 		t.pass(PRReopened)

@@ -328,7 +328,8 @@ type sim struct {
 	held    bool // effects stay in the outbox
 	light   bool // without the checks that every decision is pure
 	why     map[string]bool
-	after   func(in actor.Inputs, before PR, step actor.Step[PR]) // looks at every decision
+	lose    bool                                                           // the next effect's answer is lost, as in a crash
+	after   func(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) // looks at every decision
 }
 
 func newSim(t testing.TB, w *world) *sim {
@@ -445,7 +446,7 @@ func (m *sim) turn(in actor.Inputs) {
 	}
 	m.merge(step.Wishes)
 	if m.after != nil {
-		m.after(in, before, step)
+		m.after(in, before, f, step)
 	}
 }
 
@@ -506,6 +507,12 @@ func (m *sim) effect() bool {
 		}
 	}
 	cur := &m.outbox[best]
+	if m.lose && e.To == nil {
+		if m.lose = false; cur.Unsure.IsZero() {
+			cur.Unsure = m.w.now
+		}
+		return true
+	}
 	switch out.Code {
 	case actor.Done, actor.Refused:
 		end(out.Code)
