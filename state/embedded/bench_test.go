@@ -69,7 +69,7 @@ func syncedAppend(b *testing.B, path string) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	const n = 200
 	start := time.Now()
 	for range n {

@@ -76,31 +76,46 @@ func accept(t testing.TB, s *embedded.Store, d state.Delivery) state.Accepted {
 	return a
 }
 
-// query asks the file itself, past the store.
-func query[T any](t testing.TB, path, q string) (v T) {
+// query asks the file itself, past the store, for one value.
+func query[T any](t testing.TB, path, q string) T {
+	t.Helper()
+	v := column[T](t, path, q)
+	if len(v) != 1 {
+		t.Fatalf("%s: %d rows", q, len(v))
+	}
+	return v[0]
+}
+
+// column asks the file itself for the values of a column.
+func column[T any](t testing.TB, path, q string) (list []T) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	if err := db.QueryRowContext(t.Context(), q).Scan(&v); err != nil {
+	defer func() { _ = db.Close() }()
+	rows, err := db.QueryContext(t.Context(), q)
+	if err != nil {
 		t.Fatalf("%s: %v", q, err)
 	}
-	return v
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(&v); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+		list = append(list, v)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+	return list
 }
 
 func TestConformance(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) statetest.Harness {
 		c := newClock()
 		return statetest.Harness{Store: open(t, path(t), embedded.Options{Now: c.now}), Advance: c.advance}
-	})
-}
-
-// TestConformanceRealTime runs the suite once more as a server has the store: on the machine's clock.
-func TestConformanceRealTime(t *testing.T) {
-	statetest.Run(t, func(t *testing.T) statetest.Harness {
-		return statetest.Harness{Store: open(t, path(t), embedded.Options{})}
 	})
 }
 
@@ -237,7 +252,7 @@ func TestRefusesWhatItCannotRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer db.Close()
+		defer func() { _ = db.Close() }()
 		for _, q := range statements {
 			if _, err := db.ExecContext(t.Context(), q); err != nil {
 				t.Fatalf("%s: %v", q, err)
@@ -540,7 +555,7 @@ func TestTheLogStaysSmall(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			for n := range 500 {
+			for n := range 200 {
 				d := letter(subject(i), fmt.Sprint(i, ".", n))
 				d.Body = make([]byte, 1000)
 				if _, err := s.Accept(t.Context(), d); err != nil {
@@ -555,10 +570,10 @@ func TestTheLogStaysSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size() > 40<<20 {
-		t.Errorf("after 8000 accepts of 1 KB the log has %d bytes", info.Size())
+	if info.Size() > 20<<20 {
+		t.Errorf("after 3200 accepts of 1 KB the log has %d bytes", info.Size())
 	}
-	if data, err := os.Stat(p); err != nil || data.Size() < 4<<20 {
+	if data, err := os.Stat(p); err != nil || data.Size() < 2<<20 {
 		t.Errorf("nothing was carried over into the database: %d bytes, %v", data.Size(), err)
 	}
 }

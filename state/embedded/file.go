@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse: another process has the store open for writing.
+// ErrInUse says that another process has the store open for writing.
 var ErrInUse = errors.New("store in use")
 
 // resolve is the one name of the file, however it was reached: the lock beside it must be the same for everybody.
@@ -22,8 +22,8 @@ func resolve(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real, nil
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target, nil
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path)) // the file is still to be made
 	return filepath.Join(dir, filepath.Base(path)), err

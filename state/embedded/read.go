@@ -34,14 +34,14 @@ type Reader struct {
 // lock. state.ErrTooNew: a newer program wrote it.
 func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
 	r, err := func() (*Reader, error) {
-		real, err := resolve(path)
+		path, err := resolve(path)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := os.Stat(real); err != nil { // the driver would not say which file is missing
+		if _, err := os.Stat(path); err != nil { // the driver would not say which file is missing
 			return nil, err
 		}
-		return openReader(ctx, real, time.Now)
+		return openReader(ctx, path, time.Now)
 	}()
 	if err != nil {
 		return nil, fmt.Errorf("open store %s to read: %w", path, err)

@@ -129,6 +129,21 @@ func (b *bench) fill(s state.Subject, prefix string, n int) {
 	}
 }
 
+// flood is fill by many senders at once, for numbers that would take long one after another; the letters arrive in any
+// order.
+func (b *bench) flood(s state.Subject, n int, write func(id string) state.Delivery) {
+	b.Helper()
+	const senders = 50
+	b.together(senders, func(from int) error {
+		for i := from + 1; i <= n; i += senders {
+			if a, err := b.Store.Accept(b.Context(), write(fmt.Sprint("a", i))); err != nil || a.Seq == 0 {
+				return fmt.Errorf("letter a%d of %d to %s was not appended: %+v, %w", i, n, s, a, err)
+			}
+		}
+		return nil
+	})
+}
+
 // take makes the subject's lease token's, whoever has it.
 func (b *bench) take(s state.Subject, token string, ttl time.Duration) {
 	if b.Lock != nil {
