@@ -38,6 +38,7 @@ func TestProperties(t *testing.T) {
 		})
 	}
 	for _, r := range reasons(t) {
+		t.Logf("%-20s %d", r, visited[r])
 		if visited[r] == 0 && !t.Failed() {
 			t.Errorf("%s was never visited", r)
 		}
@@ -97,7 +98,7 @@ func (l *life) act() {
 	switch rapid.SampledFrom([]string{
 		"push", "push", "label", "label", "label", "unlabel", "draft", "close", "reopen", "base", "assign", "flap",
 		"deliver", "deliver", "deliver", "deliver", "deliver", "again", "lose", "late", "batch",
-		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "demote",
+		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
 	}).Draw(rt, "act") {
 	case "push":
 		// A few commits only, so that heads come back.
@@ -153,9 +154,11 @@ func (l *life) act() {
 	case "wait":
 		m.pass(rapid.SampledFrom([]time.Duration{time.Second, 40 * time.Second, 5 * time.Minute, 2 * time.Hour}).Draw(rt, "time"))
 	case "days":
-		if rapid.IntRange(0, 3).Draw(rt, "long") == 0 {
-			m.pass(75 * time.Hour)
+		w.down["history"] = 500
+		if !w.on {
+			m.hear(w.setLabel("mona", w.label, true))
 		}
+		m.pass(75 * time.Hour)
 	case "fault":
 		part := rapid.SampledFrom([]string{"live", "history", "trust", "trust mona", "label", "trigger", "cancel"}).Draw(rt, "part")
 		w.down[part] = rapid.SampledFrom([]int{404, 500, 502}).Draw(rt, "code")
@@ -183,8 +186,39 @@ func (l *life) act() {
 			m.post(KindReport, Report{Key: k, State: rapid.SampledFrom([]forge.CheckState{forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, "skipped"}).Draw(rt, "result")})
 		}
 		m.run("")
+	case "again after the result":
+		l.approved()
+		for _, k := range m.d.keys() {
+			m.post(KindReport, Report{Key: k, State: forge.CheckSuccess})
+		}
+		if m.run(""); w.on {
+			m.hear(w.setLabel("max", w.label, false), w.setLabel("mona", w.label, true))
+		}
+	case "approved":
+		l.approved()
+	case "refused":
+		w.down["trigger"] = 404
+		l.approved()
+	case "paused":
+		if w.on {
+			m.hear(w.setLabel("max", w.label, false), w.push(w.pull.Author.Login, "e5"))
+		}
+	case "updated":
+		l.approved()
+		m.hear(w.push("mona", "d4"))
 	case "demote":
 		w.trusted["mona"] = !w.trusted["mona"]
+	}
+}
+
+// approved: a maintainer waits until all is quiet and labels.
+func (l *life) approved() {
+	l.w.now = l.w.now.Add(5 * time.Minute)
+	for l.next < len(l.notes) {
+		l.deliver()
+	}
+	if !l.w.on {
+		l.m.hear(l.w.setLabel("mona", l.w.label, true))
 	}
 }
 
