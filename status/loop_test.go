@@ -62,13 +62,18 @@ type hub struct {
 	fail    func() fail // for each write; nil = works
 	blind   error       // for each look
 	onWrite func(forge.Check)
-	bad     []string // what no forge should be asked
+	onLook  func(context.Context)
+	urgency []forge.Urgency // of each write
+	bad     []string        // what no forge should be asked
 	writes  int
 	looks   int
 }
 
-func (h *hub) FindCheck(_ context.Context, c forge.Check) (string, bool, error) {
+func (h *hub) FindCheck(ctx context.Context, c forge.Check) (string, bool, error) {
 	h.looks++
+	if h.onLook != nil {
+		h.onLook(ctx)
+	}
 	if h.blind != nil {
 		return "", false, h.blind
 	}
@@ -79,7 +84,7 @@ func (h *hub) FindCheck(_ context.Context, c forge.Check) (string, bool, error) 
 	return n.ID, true, nil
 }
 
-func (h *hub) WriteCheck(_ context.Context, c forge.Check) (string, error) {
+func (h *hub) WriteCheck(ctx context.Context, c forge.Check) (string, error) {
 	f := works
 	if h.fail != nil {
 		f = h.fail()
@@ -88,6 +93,7 @@ func (h *hub) WriteCheck(_ context.Context, c forge.Check) (string, error) {
 		return "", f.err()
 	}
 	h.writes++
+	h.urgency = append(h.urgency, forge.UrgencyOf(ctx))
 	if h.onWrite != nil {
 		h.onWrite(c)
 	}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -548,6 +549,14 @@ func TestConfirmBeforeOpening(t *testing.T) {
 	if l.hub.writes != 0 || l.codes[0] != actor.Stale {
 		t.Fatalf("%d writes, %v", l.hub.writes, l.codes)
 	}
+	l = newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckQueued) // the first step of opening
+	l.step()
+	l.gate(7, 2, closed)
+	l.do(0)
+	if l.hub.writes != 0 {
+		t.Fatal("queued with unread mail")
+	}
 	// A new text of an open gate is written under the same condition.
 	l = newLoop(t)
 	l.gate(7, 1, granted)
@@ -588,6 +597,20 @@ func TestClasses(t *testing.T) {
 	l.run()
 	l.gate(7, 5, closed)
 	class(actor.Shutting)
+}
+
+// The adapter keeps the last of its budget by the urgency of a write.
+func TestUrgency(t *testing.T) {
+	l := newLoop(t)
+	l.gate(7, 1)
+	l.run()
+	l.gate(7, 2, titled("text"))
+	l.run()
+	l.gate(7, 3, granted)
+	l.run()
+	if want := []forge.Urgency{forge.Shutting, forge.Cosmetic, forge.Permitting}; !slices.Equal(l.hub.urgency, want) {
+		t.Errorf("urgency %v, want %v", l.hub.urgency, want)
+	}
 }
 
 func TestAskedAgainIsToldAgainAndWritesNothing(t *testing.T) {
@@ -661,17 +684,60 @@ func TestBackToWhatWasShownBeforeARefusal(t *testing.T) {
 }
 
 func TestReconcileLeavesAWriteUnderWayAlone(t *testing.T) {
+	for _, first := range []fail{works, refused} {
+		l := newLoop(t)
+		l.hub.fail = func() fail { return first }
+		l.gate(7, 1)
+		l.run()
+		l.gate(7, 2, granted)
+		l.step()
+		before := l.document().Gates[gateName].Seq
+		l.reconcile = "sweep"
+		l.step()
+		if g := l.document().Gates[gateName]; g.Seq != before || l.hub.looks != 0 {
+			t.Errorf("asked for again while under way, %d looks: %+v", l.hub.looks, g)
+		}
+	}
+}
+
+// Only the check made last is what a forge shows under a name.
+func TestReconcileLooksForTheCheckMadeLast(t *testing.T) {
 	l := newLoop(t)
-	l.hub.fail = func() fail { return refused }
-	l.gate(7, 1)
+	l.presubmit(7, "sb1-a", 1, forge.CheckFailure)
 	l.run()
-	l.gate(7, 2)
-	l.step()
-	before := l.document().Gates[gateName].Seq
+	l.presubmit(8, "sb1-b", 1, forge.CheckQueued)
+	l.run()
+	l.presubmit(7, "sb1-a", 2, forge.CheckQueued, 2)
+	l.run()
 	l.reconcile = "sweep"
+	l.want(t, "presubmit", forge.CheckQueued, 3)
+	// With a write of that name under way nobody knows which it is.
+	l.presubmit(8, "sb1-c", 2, forge.CheckQueued)
+	l.hub.fail = func() fail { return lost }
 	l.step()
-	if g := l.document().Gates[gateName]; g.Seq != before || l.hub.looks != 0 {
-		t.Errorf("asked for again while under way, %d looks: %+v", l.hub.looks, g)
+	l.step()
+	l.reconcile, l.hub.fail = "takeover", nil
+	l.want(t, "presubmit", forge.CheckQueued, 4)
+	if l.hub.looks != 2 { // of the sweep, and of the write itself
+		t.Errorf("%d looks", l.hub.looks)
+	}
+}
+
+func TestUpdateMayBeSentTwice(t *testing.T) {
+	l := newLoop(t)
+	l.presubmit(7, "sb1-a", 1, forge.CheckQueued)
+	l.run()
+	calls := 0
+	l.hub.fail = func() fail {
+		if calls++; calls == 1 {
+			return broken
+		}
+		return works
+	}
+	l.presubmit(7, "sb1-a", 2, forge.CheckRunning)
+	l.want(t, "presubmit", forge.CheckRunning, 1)
+	if l.now.Sub(start) >= Settle {
+		t.Errorf("an update waited %s", l.now.Sub(start))
 	}
 }
 
@@ -843,6 +909,11 @@ func TestJournal(t *testing.T) {
 func TestBlindWhenUnsure(t *testing.T) {
 	for _, open := range []bool{true, false} {
 		l := newLoop(t)
+		l.hub.onLook = func(ctx context.Context) {
+			if _, bounded := ctx.Deadline(); bounded == open {
+				t.Errorf("open=%t: the look is bounded: %t", open, bounded)
+			}
+		}
 		o := func(g *Gate) { g.Granted = open }
 		l.gate(7, 1, o)
 		l.hub.fail = func() fail { return broken }
