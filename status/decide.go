@@ -79,13 +79,12 @@ func spoken(s forge.CheckState, by Pull, open []Pull) Face {
 	if len(open) < 2 {
 		return f
 	}
-	var b strings.Builder
-	b.WriteString(sharedTwo)
+	shared := sharedTwo
 	if len(open) > 2 {
-		b.Reset()
-		b.WriteString(sharedMany)
+		shared = sharedMany
 	}
-	b.WriteString("\n")
+	var b strings.Builder
+	b.WriteString(shared + "\n")
 	for _, p := range open[:min(len(open), maxListed)] {
 		fmt.Fprintf(&b, "\n- #%d: %s", p.Number, escaped(p.Title))
 	}
