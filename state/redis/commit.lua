@@ -84,12 +84,9 @@ end
 local lease, ttl = redis.call('GET', KEYS[4]), redis.call('PTTL', KEYS[4])
 local reply = {'OK', 0, now}
 if holder == '' then
-  -- A holder that has begun will see that the version moved and decide again. One that has not may never begin.
-  if wake > 0 and not lease then
-    redis.call('ZADD', KEYS[3], 'LT', wake, ARGV[1])
-  elseif wake > 0 and lease ~= s[2] then
-    redis.call('ZADD', KEYS[3], 'LT', math.max(wake, now + ttl), ARGV[1])
-  end
+  -- While somebody holds the lease, at its end: a holder that has begun will see that the version moved and decide
+  -- again, one that has not may never begin.
+  if wake > 0 then redis.call('ZADD', KEYS[3], 'LT', lease and math.max(wake, now + ttl) or wake, ARGV[1]) end
 elseif ending == 'handback' or (ending == 'release' and depth == 0) then
   redis.call('HDEL', KEYS[1], 'h', 'b')
   if lease == holder then redis.call('DEL', KEYS[4]) end

@@ -143,6 +143,13 @@ func TestOperationsEndWithTheirContextWhileRedisHangs(t *testing.T) {
 	sub := subject(1)
 	begin(t, s, sub, "A")
 	server.Stop()
+	// It has no deadline, so it shows when the first of the client's own timeouts has passed.
+	patient := make(chan struct{})
+	var one sync.WaitGroup
+	one.Go(func() {
+		_ = s.Ping(t.Context())
+		close(patient)
+	})
 	for name, op := range map[string]func(context.Context) error{
 		"accept":  func(ctx context.Context) error { _, err := s.Accept(ctx, letter(sub, "a")); return err },
 		"begin":   func(ctx context.Context) error { _, _, err := s.Begin(ctx, sub, "A", time.Hour); return err },
@@ -168,8 +175,14 @@ func TestOperationsEndWithTheirContextWhileRedisHangs(t *testing.T) {
 			t.Errorf("%s: %v before its context ended (%v)", name, err, ctx.Err())
 		}
 		cancel()
+		select {
+		case <-patient:
+			t.Fatalf("%s ended by a timeout of the client", name)
+		default:
+		}
 	}
 	server.Cont()
+	one.Wait()
 }
 
 func TestFullRedisRefusesThenDrains(t *testing.T) {
@@ -225,23 +238,22 @@ func TestFullRedisRefusesThenDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, v, err := s.Begin(ctx, sub, lease.Token(), time.Minute)
-	if err != nil || v != state.OK {
+	if _, v, err := s.Begin(ctx, sub, lease.Token(), time.Minute); err != nil || v != state.OK {
 		t.Fatalf("begin: %v, %v", v, err)
 	}
 	if c, err := s.Confirm(ctx, sub, lease.Token(), 0, 0); err != nil || c.Verdict != state.OK || !c.Unread {
 		t.Fatalf("confirm: %+v, %v", c, err)
 	}
-	done := state.Committed{Mail: snap.Mail}
+	if err := s.Defer(ctx, sub); err != nil {
+		t.Fatal(err)
+	}
+	done := state.Committed{Mail: load(t, s, sub).Mail}
 	for version := int64(0); !done.Released; version++ {
 		done = save(t, s, state.Commit{
 			Subject: sub, Holder: lease.Token(), Version: version, Doc: []byte("d"), Through: done.Mail[len(done.Mail)-1].Seq,
 			Put: []state.Record{{Key: "r", Value: []byte("v")}}, Journal: [][]byte{[]byte("line")},
 			Index: []state.Index{{Name: "running", Label: "x", Score: float64(version)}}, Release: true,
 		})
-	}
-	if err := s.Defer(ctx, sub); err != nil {
-		t.Fatal(err)
 	}
 	if err := lease.Release(ctx); err != nil {
 		t.Fatal(err)

@@ -270,6 +270,7 @@ func TestAFlagRaisedDuringATurnOutlivesIt(t *testing.T) {
 	if a := accept(t, s, hint); !a.Flagged {
 		t.Fatalf("%+v", a)
 	}
+	save(t, s, state.Commit{Subject: sub, Holder: "A", SetFlag: true})
 	c := state.Commit{Subject: sub, Holder: "A", Doc: []byte("d"), Through: state.HintDepth, ClearFlag: true, Release: true}
 	if r := save(t, s, c); !r.Released {
 		t.Fatalf("%+v", r)
@@ -437,6 +438,74 @@ func TestCommitWithoutDocument(t *testing.T) {
 	}
 	if accept(t, s, letter(sub, "b")); !isDue(t, s, sub) {
 		t.Fatal("new mail did not wake it")
+	}
+}
+
+func TestAskBehindAnOrphanLeaseWakesAtItsEnd(t *testing.T) {
+	s := open(t, redistest.Start(t, redistest.Options{}).URL())
+	for n, held := range []bool{false, true} {
+		sub := subject(n)
+		if held {
+			if err := s.Client().Set(t.Context(), sub.LockKey(), "orphan", time.Minute).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save(t, s, state.Commit{Subject: sub, Doc: []byte("d")})
+		if got := load(t, s, sub); !got.Wake.IsZero() {
+			t.Fatalf("held %v: asked for no time, due at %v", held, got.Wake)
+		}
+		save(t, s, state.Commit{Subject: sub, Version: 1, Doc: []byte("d"), Wake: time.Unix(1, 0)})
+		got := load(t, s, sub)
+		if got.Wake.IsZero() || got.Wake.After(got.Now) != held || got.Wake.After(got.Now.Add(time.Minute)) {
+			t.Fatalf("held %v: due at %v, now %v", held, got.Wake, got.Now)
+		}
+	}
+}
+
+func TestCommitKeepsTheHeldSubjectAwayFromOthers(t *testing.T) {
+	s := open(t, redistest.Start(t, redistest.Options{}).URL())
+	sub := subject(1)
+	if err := s.Client().Set(t.Context(), sub.LockKey(), "A", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	n, v, err := s.Begin(t.Context(), sub, "A", time.Millisecond) // the lease was renewed since
+	if err != nil || v != state.OK {
+		t.Fatal(v, err)
+	}
+	save(t, s, state.Commit{Subject: sub, Holder: "A"})
+	if got := load(t, s, sub).Wake; got.Before(n.Now.Add(30 * time.Minute)) {
+		t.Fatalf("due at %v under a lease of an hour, now %v", got, n.Now)
+	}
+}
+
+func TestDefer(t *testing.T) {
+	s := open(t, redistest.Start(t, redistest.Options{}).URL())
+	now := load(t, s, subject(0)).Now
+	for n, c := range []struct {
+		name              string
+		due, lease, wants time.Duration // from now; 0 = none
+	}{
+		{"due, held", -time.Minute, time.Hour, time.Hour},
+		{"due, free again", -time.Minute, 0, -time.Minute},
+		{"due after the lease", 2 * time.Hour, time.Hour, 2 * time.Hour},
+		{"not scheduled", 0, time.Hour, 0},
+	} {
+		sub := subject(n)
+		if c.due != 0 {
+			save(t, s, state.Commit{Subject: sub, Doc: []byte("d"), Wake: now.Add(c.due)})
+		}
+		if c.lease != 0 {
+			if err := s.Client().Set(t.Context(), sub.LockKey(), "A", c.lease).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Defer(t.Context(), sub); err != nil {
+			t.Fatal(err)
+		}
+		got := load(t, s, sub).Wake
+		if got.IsZero() != (c.wants == 0) || c.wants != 0 && got.Sub(now.Add(c.wants)).Abs() > time.Minute/2 {
+			t.Errorf("%s: due at %v, now %v", c.name, got, now)
+		}
 	}
 }
 

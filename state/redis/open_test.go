@@ -1,12 +1,16 @@
 package redis
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/state/redistest"
 )
 
@@ -146,6 +150,50 @@ func TestFindings(t *testing.T) {
 				if !strings.Contains(got[i], c.says[i]) {
 					t.Errorf("%q does not speak of %q", got[i], c.says[i])
 				}
+			}
+		})
+	}
+}
+
+// What Redis itself refuses, between two looks of ours at its memory or for want of disk, is "full" too.
+func TestRefusalsOfRedisAreFull(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *redistest.Server){
+		"OOM": func(t *testing.T, server *redistest.Server) {
+			t.Helper()
+			if err := server.Client().ConfigSet(t.Context(), "maxmemory", "1kb").Err(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"MISCONF": func(t *testing.T, server *redistest.Server) {
+			t.Helper()
+			if err := os.RemoveAll(server.Dir); err != nil {
+				t.Fatal(err)
+			}
+			c := server.Client()
+			if err := c.BgSave(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			redistest.Until(t, "the snapshot has failed", func() bool {
+				i, err := infoOf(t.Context(), c)
+				return err == nil && i["rdb_last_bgsave_status"] == "err"
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, redistest.Options{Args: []string{"--save", "3600 1"}})
+			s, err := Open(t.Context(), server.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			s.memory.put(server.Addr(), reading{at: time.Now().Add(time.Hour)}) // looked at, had room
+			spoil(t, server)
+			d := state.Delivery{Subject: state.Subject{Instance: "i", Project: "p", Kind: "k", Key: "1"}, ID: "a"}
+			if a, err := s.Accept(t.Context(), d); !errors.Is(err, state.ErrFull) || !strings.Contains(err.Error(), name) {
+				t.Fatalf("%+v, %v, want ErrFull for %s", a, err, name)
+			}
+			if n, err := s.Load(t.Context(), d.Subject); err != nil || len(n.Mail) != 0 {
+				t.Fatalf("stored: %+v, %v", n, err)
 			}
 		})
 	}
