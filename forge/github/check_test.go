@@ -3,6 +3,7 @@ package github
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -55,7 +56,9 @@ func TestCheck_gate(t *testing.T) {
 	}
 	open := shut
 	open.ExternalID, open.State, open.Title, open.Approve = "gate:2", forge.CheckSuccess, "Approved", false
-	if w.shows(t, open) {
+	same := open
+	same.ExternalID = shut.ExternalID
+	if w.shows(t, open) || w.shows(t, same) {
 		t.Error("success found before it was written")
 	}
 	second := w.write(t, open)
@@ -130,7 +133,7 @@ func TestCheck_othersApp(t *testing.T) {
 	other.Install(w.repo)
 	theirs := newClient(t, Options{Instance: "github", APIURL: w.url, AppID: other.ID, PrivateKey: private})
 	c := w.check(pr.Head())
-	c.State = forge.CheckSuccess
+	c.State, c.Approve = forge.CheckQueued, false
 	id, err := theirs.WriteCheck(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +141,7 @@ func TestCheck_othersApp(t *testing.T) {
 	if w.shows(t, c) {
 		t.Error("the other App's run is taken for ours")
 	}
-	c.ID, c.State = id, forge.CheckQueued
+	c.ID = id
 	if mine := w.write(t, c); mine == id {
 		t.Error("the other App's run was updated")
 	}
@@ -151,6 +154,30 @@ func TestCheck_othersApp(t *testing.T) {
 	}
 	if !w.shows(t, c) {
 		t.Error("ours is hidden by the other App's newer run")
+	}
+}
+
+// A server that does not filter as asked (an older Enterprise Server) cannot make us take another App's run for ours.
+func TestCheck_unfiltered(t *testing.T) {
+	_, private := appKey(t)
+	sha := strings.Repeat("a", 40)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte(`{"token":"ghs_x","expires_at":"2100-01-01T00:00:00Z"}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{"total_count":2,"check_runs":[
+			{"id":8,"name":"CI gate","external_id":"gate:1","status":"completed","conclusion":"success","app":{"id":66}},
+			{"id":9,"name":"other","external_id":"gate:1","status":"completed","conclusion":"success","app":{"id":5}}]}`))
+	}))
+	t.Cleanup(server.Close)
+	c := newClient(t, Options{Instance: "github", APIURL: server.URL, AppID: 5, PrivateKey: private})
+	id, found, err := c.FindCheck(t.Context(), forge.Check{
+		Repo: forge.Repo{Name: "acme/widgets", Installation: 1}, SHA: sha, Name: "CI gate", ExternalID: "gate:1", State: forge.CheckSuccess,
+	})
+	if err != nil || found || id != "" {
+		t.Errorf("%q, %v, %v", id, found, err)
 	}
 }
 
@@ -251,7 +278,7 @@ func TestCheck_limits(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
-	long := output(forge.Check{Title: "t", Summary: "x" + strings.Repeat("ü", maxSummary)}).GetSummary()
+	long := output(forge.Check{Title: "t", Summary: strings.Repeat("ü", maxSummary)}).GetSummary()
 	if len(long) > maxSummary || !utf8.ValidString(long) {
 		t.Errorf("summary of %d bytes", len(long))
 	}

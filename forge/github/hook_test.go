@@ -301,6 +301,7 @@ func TestRoute_flawed(t *testing.T) {
 		"head an array":               {bad(`"head":{`, `"head":[],"tail":{`), true},
 		"user a string":               {bad(`"user":{"id":3,"login":"otto","type":"User"}`, `"user":"otto"`), true},
 		"user id huge":                {bad(`"user":{"id":3`, `"user":{"id":99999999999999999999`), true},
+		"sender id very long":         {bad(`"sender":{"id":3`, `"sender":{"id":`+strings.Repeat("3", 200)), true},
 		"sender id a float":           {bad(`"sender":{"id":3`, `"sender":{"id":3.5`), true},
 		"label a string":              {bad(`"action":"opened"`, `"action":"labeled","label":"CICD"`), true},
 		"repository name a number":    {bad(`"acme/widgets"`, `5`), true},

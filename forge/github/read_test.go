@@ -166,6 +166,7 @@ func TestTrusted(t *testing.T) {
 	usurper := who(w.forge.AddUser("was-here"))
 	w.repo.SetPermission(w.forge.AddUser("was-here"), "write")
 	bot := forge.Actor{ID: w.app.Bot.ID, Login: "signalbox-acme[bot]", Bot: true}
+	w.repo.SetPermission(w.app.Bot, "write")
 	foreignBot := forge.Actor{ID: 4711, Login: "signalbox-acme[bot]", Bot: true}
 	personAsBot := forge.Actor{ID: w.app.Bot.ID, Login: "signalbox-acme[bot]"}
 	gone := forge.Actor{ID: 999999, Login: "nobody-has-this"}
@@ -197,6 +198,7 @@ func TestTrusted(t *testing.T) {
 		{"who took a login has its own rights", usurper, "permission:write", true},
 		{"id of another", forge.Actor{ID: none.ID, Login: "ada"}, "permission:write", false},
 		{"bot with write", bot, "permission:write", false},
+		{"bot with write that says it is none", personAsBot, "permission:write", false},
 		{"member", member, "team:acme/crew", true},
 		{"pending member", pending, "team:acme/crew", false},
 		{"no member", admin, "team:acme/crew", false},
@@ -258,6 +260,15 @@ func TestTrusted_unknown(t *testing.T) {
 				t.Errorf("%s: %s: %v, %v", name, rule, yes, err)
 			}
 		}
+	}
+	w.forge.SetFault(func(r *http.Request) *sandbox.Fault {
+		if strings.Contains(r.URL.Path, "/memberships/") {
+			return &sandbox.Fault{Status: 200, Body: `{}`}
+		}
+		return nil
+	})
+	if yes, err := w.Trusted(t.Context(), w.where(), who(w.maintainer), rules[1]); yes || err == nil {
+		t.Errorf("membership without state: %v, %v", yes, err)
 	}
 	w.forge.SetFault(nil)
 	w.repo.SetPermission(w.maintainer, "read")
