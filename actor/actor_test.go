@@ -113,7 +113,7 @@ func (x *bench) engine(b *script, opt actor.Options) *actor.Engine {
 
 // run starts an engine; the function it answers stops it in order and joins it.
 func (x *bench) run(e *actor.Engine) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(x.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
 	var once sync.Once
@@ -170,6 +170,9 @@ func wishing(ws ...actor.Wish) func(tally, actor.Inputs, time.Time) actor.Step[t
 		return s
 	}
 }
+
+// elapse lets virtual time pass: every test here runs in a synctest bubble.
+func elapse(d time.Duration) { <-time.After(d) }
 
 func equal[T comparable](t *testing.T, what string, got, want []T) {
 	t.Helper()
@@ -337,7 +340,7 @@ func TestFailuresTable(t *testing.T) {
 				x := newBench(t, b, actor.Options{})
 				defer x.run(x.Engine)()
 				x.tell("go")
-				time.Sleep(2 * time.Hour)
+				elapse(2 * time.Hour)
 				synctest.Wait()
 				if len(at) != 2 {
 					t.Fatalf("%d attempts", len(at))
@@ -376,7 +379,7 @@ func TestGivingUp(t *testing.T) {
 				x := newBench(t, b, actor.Options{Poll: time.Hour})
 				stop := x.run(x.Engine)
 				x.tell("go")
-				time.Sleep(30 * 24 * time.Hour)
+				elapse(30 * 24 * time.Hour)
 				stop()
 				v, d := x.see()
 				equal(t, "results", d.Results, c.results)
@@ -463,7 +466,7 @@ func TestPanicGivesUpOnlyTheGuiltyMail(t *testing.T) {
 		x.tell("bad")
 		x.tell("two")
 		defer x.run(x.Engine)()
-		time.Sleep(5 * time.Minute)
+		elapse(5 * time.Minute)
 		synctest.Wait()
 		v, d := x.see()
 		equal(t, "mail", d.Seen, []string{"one", "two"})
@@ -491,7 +494,7 @@ func TestPanicWithoutMailQuarantines(t *testing.T) {
 		x := newBench(t, b, actor.Options{})
 		defer x.run(x.Engine)()
 		x.tell("go")
-		time.Sleep(10 * time.Minute)
+		elapse(10 * time.Minute)
 		synctest.Wait()
 		v, _ := x.see()
 		rows, err := x.store.List(t.Context(), "quarantine", "", 10)
@@ -502,7 +505,7 @@ func TestPanicWithoutMailQuarantines(t *testing.T) {
 		if err := x.Release(t.Context(), subject, "tester"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		synctest.Wait()
 		v, d := x.see()
 		if !v.Quarantined.IsZero() || len(d.Causes) == 0 {
@@ -547,7 +550,7 @@ func TestNewerMailAndDocumentAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer x.run(x.Engine)()
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		synctest.Wait()
 		v, d := x.see()
 		equal(t, "mail", d.Seen, []string{"known"})
@@ -559,7 +562,7 @@ func TestNewerMailAndDocumentAreLeftAlone(t *testing.T) {
 		if _, err := x.Tell(t.Context(), state.Delivery{Subject: other, ID: "test:k", Kind: "note", Format: 1}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		synctest.Wait()
 		if snap, err := x.store.Load(t.Context(), other); err != nil || len(snap.Mail) != 1 {
 			t.Errorf("mail of an unknown kind must wait: %+v, %v", snap, err)
@@ -732,7 +735,7 @@ func TestTakeoverOfAPausedHolder(t *testing.T) {
 		other := x.engine(fresh, actor.Options{})
 		stop := x.run(other)
 		defer stop()
-		time.Sleep(ttl + 2*time.Second)
+		elapse(ttl + 2*time.Second)
 		synctest.Wait()
 		if did != 1 || entry.Unsure.IsZero() {
 			t.Errorf("successor did it %d times, unsure %v", did, entry.Unsure)
@@ -741,7 +744,7 @@ func TestTakeoverOfAPausedHolder(t *testing.T) {
 		stopOld()
 		_, d := x.see()
 		equal(t, "results", d.Results, []string{"w done"}) // the old holder's was dropped
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		synctest.Wait()
 		_, d = x.see()
 		equal(t, "reconciles", d.Causes, []string{"takeover"})
@@ -868,7 +871,7 @@ func TestWakesAndIdleSubjectsCostNothing(t *testing.T) {
 		}})
 		defer x.run(x.Engine)()
 		x.tell("go")
-		time.Sleep(24 * time.Hour)
+		elapse(24 * time.Hour)
 		synctest.Wait()
 		if len(at) != 1 || at[0] < time.Hour || at[0] > time.Hour+2*time.Second {
 			t.Errorf("woken at %v", at)

@@ -40,7 +40,7 @@ func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
 	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: deadLife}
 }
 
-// ErrNoDeadLetter: the subject lists no dead letter with that ID.
+// ErrNoDeadLetter says that the subject lists no dead letter with that ID.
 var ErrNoDeadLetter = errors.New("no such dead letter")
 
 // ReadDeadLetter reads one dead letter; ErrNoDeadLetter if it is not there.

@@ -346,5 +346,5 @@ func (e *Engine) lookUpFirst() bool {
 	return time.Now().Before(e.lookUp)
 }
 
-// ErrBusy: an Ask lost the race for its subject too often; nothing was saved. Ask again later.
+// ErrBusy says that an Ask lost the race for its subject too often; nothing was saved. Ask again later.
 var ErrBusy = errors.New("subject busy")

@@ -37,6 +37,9 @@ type direct struct{ admin }
 
 func (d direct) order(ctx context.Context, o order) (ordered, error) { return d.admin.order(ctx, o, 0) }
 
+// askWithin bounds one question to the server; it waits for a decision itself (decideWait).
+const askWithin = 2 * decideWait
+
 // socketPath is where a server on an embedded file listens for commands; only its owner may connect.
 func socketPath(c Store) string { return c.Path + ".sock" }
 
@@ -45,7 +48,7 @@ func socketPath(c Store) string { return c.Path + ".sock" }
 func connect(ctx context.Context, c Config) (operator, func() error, error) {
 	none := func() error { return nil }
 	if c.URL != "" {
-		return client{c.URL, c.AdminToken, http.DefaultClient}, none, nil
+		return client{c.URL, c.AdminToken, &http.Client{Timeout: askWithin}}, none, nil
 	}
 	if c.Store.Scheme == "file" {
 		if sock := socketPath(c.Store); answers(ctx, "unix", sock) {
@@ -53,13 +56,13 @@ func connect(ctx context.Context, c Config) (operator, func() error, error) {
 				var d net.Dialer
 				return d.DialContext(ctx, "unix", sock)
 			}}
-			return client{"http://socket", c.AdminToken, &http.Client{Transport: t}}, none, nil
+			return client{"http://socket", c.AdminToken, &http.Client{Transport: t, Timeout: askWithin}}, none, nil
 		}
 		if _, err := os.Stat(c.Store.Path); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, fmt.Errorf("no server answers and there is no store at %s: set SIGNALBOX_URL or SIGNALBOX_STORE", c.Store.Path)
 		}
 	} else if c.AdminToken.Set() && answers(ctx, "tcp", "127.0.0.1:8080") {
-		return client{"http://127.0.0.1:8080", c.AdminToken, http.DefaultClient}, none, nil
+		return client{"http://127.0.0.1:8080", c.AdminToken, &http.Client{Timeout: askWithin}}, none, nil
 	}
 	st, locker, err := openStore(ctx, c.Store, c.LockTTL)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // version is set by the linker for releases; otherwise the module's own version or commit stands for it.
-var version string //nolint:gochecknoglobals // the linker's -X needs a variable
+var version string
 
 type versionCmd struct {
 	Output string `enum:"text,json" default:"text" help:"text or json."`
