@@ -42,7 +42,8 @@ func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step
 	for _, e := range events {
 		t.line.In = append(t.line.In, e.words())
 		done, ours := e.(Effected)
-		t.tells = t.tells || !ours || done.Code != actor.Done // that something went as wished is no story
+		// That something went as wished, or is decided again, is no story by itself.
+		t.tells = t.tells || !ours || done.Code != actor.Done && done.Code != actor.Stale
 	}
 	t.look(events)
 	for _, e := range events {

@@ -120,7 +120,8 @@ func (d *PR) keys() []string {
 func (t *turn) wishCancels() {
 	for _, key := range t.d.keys() {
 		s := t.d.Triggers[key]
-		if s.Stage != Cancelled || !s.Asked || s.Settled || s.Undone && !t.reassert {
+		over := s.done() && s.Pending // it has run, only the trigger's own answer is missing: nothing may start it now
+		if !over && (s.Stage != Cancelled || !s.Asked || s.Settled || s.Undone && !t.reassert) {
 			continue
 		}
 		// The same key as the trigger: one that still waits and was never attempted vanishes together with this.

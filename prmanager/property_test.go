@@ -23,7 +23,7 @@ import (
 func TestProperties(t *testing.T) {
 	var mu sync.Mutex
 	visited := map[string]int{}
-	for range 25 { // times 100 lives, so that the rare reasons come up too
+	for range 12 { // times 100 lives, so that the rare reasons come up too
 		rapid.Check(t, func(rt *rapid.T) {
 			l := newLife(t, rt)
 			for range rapid.IntRange(1, 40).Draw(rt, "length") {
