@@ -13,6 +13,9 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
+// errReplied ends a round of Ask whose id has its reply already.
+var errReplied = errors.New("replied before")
+
 // Ask reads a subject's document, decides and saves by compare-and-swap on the version: no lease, no waiting for the
 // holder, whose next commit finds that the document moved. f is pure and may be called several times. Its Step.Reply is
 // returned and, if id is not empty, stored under id for 24 h in the same commit: the same id gets the same reply and
@@ -22,16 +25,19 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 	var out []byte
 	var why []string
 	for range askTries {
-		if id != "" {
-			b, err := e.store.Record(ctx, s, reply)
-			if err == nil {
-				return b, nil
-			}
-			if !errors.Is(err, state.ErrNotFound) {
-				return nil, fmt.Errorf("ask %s: %w", s, err)
-			}
-		}
 		saved, err := e.swap(ctx, s, func(env *envelope, now time.Time, inFlight bool) (state.Commit, error) {
+			// Looked up after the version was read: a reply stored before that is seen here, one stored after it makes
+			// the save fail.
+			if id != "" {
+				b, err := e.store.Record(ctx, s, reply)
+				if err == nil {
+					out = b
+					return state.Commit{}, errReplied
+				}
+				if !errors.Is(err, state.ErrNotFound) {
+					return state.Commit{}, fmt.Errorf("ask %s: %w", s, err)
+				}
+			}
 			d, err := decodeDoc[D](env.Doc)
 			if err != nil {
 				return state.Commit{}, err
@@ -53,6 +59,9 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 			out, why = step.Reply, step.Why
 			return state.Commit{Put: put, Journal: step.Journal}, nil
 		})
+		if errors.Is(err, errReplied) {
+			return out, nil
+		}
 		if err != nil {
 			return nil, err
 		}
