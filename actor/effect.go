@@ -112,17 +112,17 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 	}
 	i := env.entry(x.Key)
 	if i < 0 || env.Outbox[i].Rev != x.Rev {
-		// An Ask replaced the wish while the call was out. What the call did is still an input, and the newer wish
-		// must look before it acts.
-		if i >= 0 && env.Outbox[i].Unsure.IsZero() {
-			env.Outbox[i].Unsure = a.at
-		}
+		// An Ask replaced the wish while the call was out, and marked the newer one unsure. What the call did is still
+		// an input.
 		if out.Code == Done || out.Code == Refused {
 			env.Results = append(env.Results, result(x, out.Code, out))
 		}
 		return put, journal
 	}
 	cur := &env.Outbox[i]
+	if cur.Unsure.IsZero() {
+		cur.Unsure = x.Unsure // looked up first after a failover: "not found" is believed from then on, not from the next look
+	}
 	if out.Err != nil {
 		cur.LastError = out.Err.Error()
 		if cur.FailingFrom.IsZero() {
