@@ -70,6 +70,9 @@ type Client struct {
 // maxAnswer is the largest answer body we read, in bytes. A page of 100 workflow runs is about 2 MB.
 const maxAnswer = 16 << 20
 
+// agent is the User-Agent, by which GitHub knows whom to ask about odd traffic.
+const agent = "signalbox"
+
 // New checks the options and prepares the client; it makes no call. Its errors name the option at fault and never
 // contain a secret.
 func New(o Options) (*Client, error) {
@@ -152,7 +155,7 @@ func (c *Client) over(auth http.RoundTripper) *gh.Client {
 			return nil
 		},
 	})
-	client.BaseURL, client.UserAgent = c.base, "signalbox"
+	client.BaseURL, client.UserAgent = c.base, agent
 	return client
 }
 
@@ -201,6 +204,7 @@ func (c *Client) as(installation int64) (*gh.Client, error) {
 	if err != nil {
 		return nil, permanent("sign as the App", errors.New("unreadable private key"))
 	}
+	auth.InstallationTokenOptions = &gh.InstallationTokenOptions{} // {}: without it the body would be null, which is no object
 	auth.BaseURL = strings.TrimSuffix(c.base.String(), "/")
 	client := c.over(auth)
 	c.installations[installation] = client
@@ -296,7 +300,7 @@ var (
 )
 
 // wire is the last thing before the network: nothing leaves for another host, whatever a redirect or a page link
-// says, and no answer is read beyond maxAnswer.
+// says, every request says who asks, and no answer is read beyond maxAnswer.
 type wire struct {
 	next http.RoundTripper
 	base *url.URL
@@ -309,6 +313,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 			_ = req.Body.Close() // RoundTripper's contract; nothing was read from it
 		}
 		return nil, errElsewhere
+	}
+	if req.Header.Get("User-Agent") == "" { // ghinstallation sets none
+		req = req.Clone(req.Context())
+		req.Header.Set("User-Agent", agent)
 	}
 	res, err := w.next.RoundTrip(req)
 	if err != nil {

@@ -3,6 +3,7 @@ package github
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/prmanager"
@@ -26,8 +27,9 @@ func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, pres
 		return permanent(op, errors.New("no usable label name"))
 	}
 	if present {
-		_, _, err = client.Issues.AddLabelsToIssue(ctx, owner, name, ref.Number, []string{label})
-		return c.fault(op, err)
+		// go-github v66 sends a bare list, which GitHub's description has given up.
+		return c.post(ctx, client, op, fmt.Sprintf("repos/%s/%s/issues/%d/labels", owner, name, ref.Number),
+			map[string][]string{"labels": {label}}, nil)
 	}
 	_, err = client.Issues.RemoveLabelForIssue(ctx, owner, name, ref.Number, escaped)
 	if err = c.fault(op, err); notFound(err) {

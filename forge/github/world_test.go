@@ -13,6 +13,7 @@ import (
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
+	"github.com/signalbox-ci/signalbox/forge/sandbox/openapi"
 )
 
 // world is a sandbox GitHub with one repository, reached by real HTTP, and a client of it.
@@ -84,8 +85,19 @@ func appKey(t *testing.T) (*rsa.PublicKey, []byte) {
 	return &key.PublicKey, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 }
 
+// newClient is a client whose requests are held against GitHub's description of its API.
 func newClient(t *testing.T, o Options) *Client {
 	t.Helper()
+	described, err := openapi.GitHub()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Transport == nil {
+		pool := &http.Transport{}
+		t.Cleanup(pool.CloseIdleConnections)
+		o.Transport = pool
+	}
+	o.Transport = described.Requests(o.Transport, func(err error) { t.Error(err) })
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -5,8 +5,8 @@
 //	npm pack @octokit/openapi@23.0.2 @octokit/webhooks-examples@7.6.1   # and unpack both
 //	go run testdata/facts.go OPENAPI/generated/api.github.com.json EXAMPLES/api.github.com/index.json
 //
-// It writes testdata/openapi.json (of the endpoints below: the schemas of bodies and answers, reduced to types, required
-// names, nullability, enums and formats) and testdata/payloads.json (of the events below: which keys every example has,
+// It writes openapi/github.json (of the endpoints below: the query parameters, and the schemas of bodies and answers, reduced
+// to types, required names, nullability, enums, limits and formats) and testdata/payloads.json (of the events below: which keys every example has,
 // and which keys some example has). Neither holds any example's values or the description's prose.
 package main
 
@@ -126,6 +126,7 @@ func keys[V any](m map[string]V) func(func(string) bool) {
 func openapi(doc object) {
 	schemas := doc["components"].(object)["schemas"].(object)
 	responses := doc["components"].(object)["responses"].(object)
+	parameters := doc["components"].(object)["parameters"].(object)
 	used := object{}
 	var reduce func(any) any
 	reduce = func(x any) any {
@@ -142,7 +143,7 @@ func openapi(doc object) {
 			return object{"$ref": name}
 		}
 		out := object{}
-		for _, same := range []string{"type", "format", "nullable", "required", "enum", "minItems", "maxItems", "maxLength"} {
+		for _, same := range []string{"type", "format", "nullable", "required", "enum", "minItems", "maxItems", "maxLength", "minimum", "maximum"} {
 			if v, there := s[same]; there {
 				out[same] = v
 			}
@@ -190,14 +191,27 @@ func openapi(doc object) {
 			answers[status] = body(r.(object)["content"])
 		}
 		entry := object{"answers": answers}
+		query := object{}
+		for _, p := range asList(op["parameters"]) {
+			if ref, is := p.(object)["$ref"].(string); is {
+				p = parameters[ref[strings.LastIndex(ref, "/")+1:]]
+			}
+			if p := p.(object); p["in"] == "query" {
+				query[p["name"].(string)] = reduce(p["schema"])
+			}
+		}
+		if len(query) > 0 {
+			entry["query"] = query
+		}
 		if b, there := op["requestBody"].(object); there {
 			entry["body"] = body(b["content"])
+			entry["needed"] = b["required"] == true
 		}
 		out[method+" "+path] = entry
 	}
 	reduce(object{"$ref": "/basic-error"})
 	reduce(object{"$ref": "/validation-error"})
-	write("testdata/openapi.json", map[string]object{"endpoints": out, "schemas": used})
+	write("openapi/github.json", map[string]object{"endpoints": out, "schemas": used})
 }
 
 func asList(v any) []any { l, _ := v.([]any); return l }
