@@ -62,7 +62,7 @@ func (t *tx) accept(d state.Delivery, raw []byte) (a state.Accepted, err error) 
 	switch {
 	case errors.Is(err, sql.ErrNoRows) && d.Hint:
 		a = state.Accepted{Flagged: true} // due it is already, with that much mail
-		return a, t.exec("UPDATE subject SET flagged = 1 WHERE name = ?", d.Subject.String())
+		return a, t.exec("UPDATE subject SET flag = ? WHERE name = ?", flagRaised, d.Subject.String())
 	case errors.Is(err, sql.ErrNoRows):
 		return a, fmt.Errorf("%s has %d unread mail: %w", d.Subject, state.MailDepth, state.ErrFull)
 	case err != nil:
@@ -174,11 +174,11 @@ func (t *tx) begin(subject state.Subject, holder string, lease time.Duration) (s
 	}
 	if n.Holder == holder {
 		n.Holder = ""
-		return n, nil
+		return n, t.exec("UPDATE subject SET flag = min(flag, ?) WHERE name = ?", flagShown, name)
 	}
 	due := t.now + lease.Milliseconds()
 	n.Wake = fromMillis(due)
-	return n, t.exec("UPDATE subject SET holder = ?, due = ? WHERE name = ?", holder, due, name)
+	return n, t.exec("UPDATE subject SET holder = ?, due = ?, flag = min(flag, ?) WHERE name = ?", holder, due, flagShown, name)
 }
 
 // Commit saves a turn's step, or with an empty Holder an Ask's; see state.Commit.
@@ -201,13 +201,21 @@ func (s *Store) Commit(ctx context.Context, c state.Commit) (state.Committed, er
 type head struct {
 	id, version, unread int64
 	holder              string
-	flagged             bool
+	flag                int
 	due                 sql.NullInt64
 }
 
+// The reconcile flag. One that Accept raised asks for a look at the forge later than any turn that has begun: until a
+// begin has shown it, no commit takes it down, and the end of a turn leaves the subject due.
+const (
+	flagDown = iota
+	flagShown
+	flagRaised
+)
+
 func (t *tx) head(name string) (h head, err error) {
-	err = t.row("SELECT id, version, holder, flagged, unread, due FROM subject WHERE name = ?", []any{name},
-		&h.id, &h.version, &h.holder, &h.flagged, &h.unread, &h.due)
+	err = t.row("SELECT id, version, holder, flag, unread, due FROM subject WHERE name = ?", []any{name},
+		&h.id, &h.version, &h.holder, &h.flag, &h.unread, &h.due)
 	if errors.Is(err, sql.ErrNoRows) {
 		return head{}, nil
 	}
@@ -253,10 +261,16 @@ func (t *tx) commit(c state.Commit) (state.Committed, error) {
 	if c.Doc != nil {
 		h.version++
 	}
-	h.flagged = (h.flagged && !c.ClearFlag) || c.SetFlag
+	switch {
+	case h.flag == flagRaised:
+	case c.SetFlag:
+		h.flag = flagShown
+	case c.ClearFlag:
+		h.flag = flagDown
+	}
 	r.Released = h.schedule(c, t.now)
-	if err := t.exec("UPDATE subject SET version = ?, holder = ?, flagged = ?, unread = ?, due = ? WHERE id = ?",
-		h.version, h.holder, h.flagged, h.unread, h.due, h.id); err != nil {
+	if err := t.exec("UPDATE subject SET version = ?, holder = ?, flag = ?, unread = ?, due = ? WHERE id = ?",
+		h.version, h.holder, h.flag, h.unread, h.due, h.id); err != nil {
 		return r, err
 	}
 	if c.Holder != "" && !r.Released && h.unread > 0 {
@@ -276,11 +290,10 @@ func (h *head) schedule(c state.Commit, now int64) (released bool) {
 			h.due = wake
 		}
 		return false
-	case c.HandBack && !wake.Valid:
-		wake = sql.NullInt64{Int64: now, Valid: true}
-	case c.HandBack, c.Release && h.unread == 0:
-	default:
+	case !c.HandBack && (!c.Release || h.unread > 0):
 		return false
+	case h.flag == flagRaised, c.HandBack && !wake.Valid:
+		wake = sql.NullInt64{Int64: now, Valid: true}
 	}
 	h.holder, h.due = "", wake
 	return true

@@ -129,7 +129,7 @@ func snapshot(s *session, name string, now int64) (state.Snapshot, error) {
 	n := state.Snapshot{Now: fromMillis(now)}
 	var id int64
 	var due sql.NullInt64
-	err := s.row(`SELECT id, version, holder, flagged, due, doc FROM subject LEFT JOIN document ON subject = id WHERE name = ?`,
+	err := s.row(`SELECT id, version, holder, flag > 0, due, doc FROM subject LEFT JOIN document ON subject = id WHERE name = ?`,
 		[]any{name}, &id, &n.Version, &n.Holder, &n.Flagged, &due, &n.Doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return n, nil

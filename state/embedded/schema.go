@@ -22,7 +22,7 @@ CREATE TABLE subject (
 	name    TEXT NOT NULL UNIQUE,      -- <instance>/<project>/<kind>/<key>
 	version INTEGER NOT NULL DEFAULT 0,
 	holder  TEXT NOT NULL DEFAULT '',  -- token of the turn that began and has not ended
-	flagged INTEGER NOT NULL DEFAULT 0,
+	flag    INTEGER NOT NULL DEFAULT 0, -- reconcile flag: 1 up, 2 up and not yet shown by a begin
 	seq     INTEGER NOT NULL DEFAULT 0, -- last number given to a mail
 	unread  INTEGER NOT NULL DEFAULT 0, -- count of its rows in mail
 	due     INTEGER                    -- NULL: not scheduled

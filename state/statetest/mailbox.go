@@ -119,6 +119,33 @@ var acceptCases = []testCase{
 			b.Fatalf("hint to the emptied mailbox: %+v", a)
 		}
 	}},
+	{name: "a flag raised during a turn outlives it", run: func(b *bench) {
+		s := subject(1)
+		hint := func(id string) state.Delivery { d := letter(s, id); d.Hint = true; return d }
+		b.flood(s, state.HintDepth, hint)
+		b.accept(hint("x"))
+		if !b.begin(s, "A").Flagged {
+			b.Fatal("the first begin does not see it")
+		}
+		if a := b.accept(hint("y")); !a.Flagged {
+			b.Fatalf("during the turn: %+v", a)
+		}
+		c := state.Commit{Subject: s, Holder: "A", Doc: []byte("d"), Through: state.HintDepth, ClearFlag: true, Release: true}
+		if r := b.save(c); !r.Released {
+			b.Fatalf("release: %+v", r)
+		}
+		if n := b.load(s); !n.Flagged || !b.isDue(s) {
+			b.Fatalf("after the turn: %+v", n)
+		}
+		if !b.begin(s, "B").Flagged {
+			b.Fatal("the next begin does not see it")
+		}
+		c.Holder, c.Version = "B", 1
+		b.save(c)
+		if n := b.load(s); n.Flagged || !n.Wake.IsZero() {
+			b.Fatalf("after the next turn: %+v", n)
+		}
+	}},
 	{name: "a full mailbox refuses and stores nothing", run: func(b *bench) {
 		s := subject(1)
 		b.flood(s, state.MailDepth, func(id string) state.Delivery { return letter(s, id) })
