@@ -2,6 +2,7 @@
 GO       ?= go
 BIN      := bin
 GOLANGCI := v2.15.0
+ACTIONLINT := v1.7.12
 ARGS     ?=
 COUNT    ?= 10
 FUZZTIME ?= 30s
@@ -24,8 +25,9 @@ race: ## all tests under the race detector (needs a C compiler)
 	@build/redis.sh
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 20m ./...
 
-lint: $(BIN)/golangci-lint-$(GOLANGCI) ## static checks and the import rules of .golangci.yaml
+lint: $(BIN)/golangci-lint-$(GOLANGCI) $(BIN)/actionlint-$(ACTIONLINT) ## static checks, the import rules of .golangci.yaml, the recipes' workflows
 	$< run ./...
+	$(BIN)/actionlint-$(ACTIONLINT) -shellcheck= -pyflakes= docs/recipes/workflows/*.yml
 
 fmt: $(BIN)/golangci-lint-$(GOLANGCI) ## format the code
 	$< fmt ./...
@@ -55,3 +57,8 @@ $(BIN)/golangci-lint-$(GOLANGCI):
 	@echo "installing golangci-lint $(GOLANGCI) into $(BIN)/"
 	@GOBIN=$(CURDIR)/$(BIN)/.install $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	@mv $(BIN)/.install/golangci-lint $@ && rmdir $(BIN)/.install
+
+$(BIN)/actionlint-$(ACTIONLINT):
+	@echo "installing actionlint $(ACTIONLINT) into $(BIN)/"
+	@GOBIN=$(CURDIR)/$(BIN)/.install $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT)
+	@mv $(BIN)/.install/actionlint $@ && rmdir $(BIN)/.install
