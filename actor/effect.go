@@ -74,7 +74,7 @@ func (t *turn) attemptOnce(ctx context.Context, x Entry, refused *bool) (out Out
 	if x.To != nil {
 		_, err := t.Tell(ctx, state.Delivery{
 			Subject: *x.To, ID: t.s.String() + "#" + x.Key + "#" + strconv.FormatInt(x.Rev, 10),
-			Kind: x.Kind, Format: 1, Body: x.Want,
+			Kind: x.Kind, Format: 1, Body: x.Want, Own: true,
 		})
 		if err != nil {
 			return Outcome{Code: Failed, Err: err}

@@ -73,6 +73,9 @@ type Delivery struct {
 	Format int    // format of Body; a reader that does not know it leaves the mail alone
 	Body   []byte // compact envelope, about 1 KB
 	Raw    []byte // the body as it arrived, kept RawLife under ID; nil = none
+	// Own marks mail that one subject tells another. It is stored even where the store is too full to take
+	// deliveries, so that what has begun ends: above all, so that a gate can still be shut.
+	Own bool
 	// Hint marks mail that can be re-read at the forge. Beyond HintDepth it is not appended: the reconcile flag is
 	// set instead, in the same step.
 	Hint bool

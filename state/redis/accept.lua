@@ -1,5 +1,5 @@
 #!lua
--- accept stores one delivery. It is refused as a whole above maxmemory: no allow-oom.
+-- accept stores one delivery. It is refused as a whole above maxmemory: no allow-oom, but for our own mail (acceptOwn).
 -- KEYS 1 delivery id  2 mailbox  3 due  4 lease  5 state  6 raw body
 -- ARGV 1 subject  2 mail without its "<seq> <ms> "  3 "1" if it is a hint  4 raw body, "" = none
 --      5 depth for hints  6 depth for mail  7 life of the id in ms  8 life of the raw body in ms

@@ -234,6 +234,9 @@ func TestFullRedisRefusesThenDrains(t *testing.T) {
 	if _, err := fresh.Accept(ctx, letter(sub, "y")); !errors.Is(err, state.ErrFull) {
 		t.Fatalf("accept: %v, want ErrFull", err)
 	}
+	told := letter(subject(3), "told by another subject")
+	told.Own = true
+	accept(t, s, told)
 	lease, err := lock.NewRedis(s.Client(), time.Minute).TryLock(ctx, sub.LockKey())
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,10 @@ const settling = 6 * time.Second
 // other error it is unknown whether the delivery was stored; sending it again is safe.
 func (s *Store) Accept(ctx context.Context, d state.Delivery) (state.Accepted, error) {
 	k := keysOf(d.Subject)
-	if s.memory.full(ctx, s.client, k.due()) {
+	script := s.accept
+	if d.Own {
+		script = s.acceptOwn
+	} else if s.memory.full(ctx, s.client, k.due()) {
 		return state.Accepted{}, fmt.Errorf("accept %s for %s: above %d%% of maxmemory: %w", d.ID, k.subject, acceptBelow, state.ErrFull)
 	}
 	mail, err := encodeMail(d)
@@ -39,7 +42,7 @@ func (s *Store) Accept(ctx context.Context, d state.Delivery) (state.Accepted, e
 		raw = s2.Encode(nil, d.Raw)
 	}
 	r, err := s.settled(ctx, func() (reply, error) {
-		return s.run(ctx, s.accept,
+		return s.run(ctx, script,
 			[]string{k.delivery(d.ID), k.mailbox(), k.due(), k.lease(), k.state(), k.raw(d.ID)},
 			k.subject, mail, flag(d.Hint), raw, state.HintDepth, state.MailDepth, state.IDLife.Milliseconds(), state.RawLife.Milliseconds())
 	})

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,6 +44,8 @@ type Store struct {
 	memory gauge
 	places names
 
+	acceptOwn *redis.Script // accept where memory has run out
+
 	accept, begin, load, confirm, commit, postpone *redis.Script
 }
 
@@ -57,6 +60,9 @@ func newStore(client redis.UniversalClient) (*Store, error) {
 			return nil, err
 		}
 		*script = redis.NewScript(string(src))
+		if name == "accept" {
+			s.acceptOwn = redis.NewScript(strings.Replace(string(src), "#!lua\n", "#!lua flags=allow-oom\n", 1))
+		}
 	}
 	return s, nil
 }
