@@ -18,6 +18,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	sweeps "github.com/signalbox-ci/signalbox/repair"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
 	"github.com/signalbox-ci/signalbox/webhook"
@@ -38,6 +39,7 @@ type app struct {
 type appOptions struct {
 	poll      time.Duration
 	trace     func(state.Subject, actor.Point)
+	now       func() time.Time  // the embedded store's clock; nil = time.Now
 	transport http.RoundTripper // towards forges
 }
 
@@ -46,7 +48,7 @@ const stopWithin = 8 * time.Second
 
 // newApp builds the service and opens its store; nothing is handled before serve.
 func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_ *app, err error) {
-	st, locker, err := openStore(ctx, cfg.Store, cfg.LockTTL)
+	st, locker, err := openStore(ctx, cfg.Store, cfg.LockTTL, opt.now)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	engine := actor.New(st, locker, actor.Options{Poll: opt.poll, Log: log, Registerer: metrics, Trace: opt.trace})
 
-	forges, hooks := map[string]*github.Client{}, map[string]webhook.Forge{}
+	forges, hooks, edges := map[string]*github.Client{}, map[string]*github.Hook{}, map[string]webhook.Forge{}
 	for _, f := range cfg.Forges {
 		c, err := github.New(github.Options{
 			Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
@@ -76,7 +78,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		if err != nil {
 			return nil, fmt.Errorf("forge %s: %w", f.Name, err)
 		}
-		forges[f.Name], hooks[f.Name] = c, h
+		forges[f.Name], hooks[f.Name], edges[f.Name] = c, h, h
 		if err := remember(ctx, engine, f); err != nil {
 			return nil, err
 		}
@@ -85,7 +87,13 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "commit", status.New(w.checks), actor.KindOptions{MailFormat: status.Format})
 
-	edge, err := webhook.New(hooks, func(r forge.Repo) bool { return cfg.Allowed(r) }, engine.Tell, log, metrics)
+	sweep := sweeps.New(w.sweep(hooks, st))
+	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format})
+	if err := w.seed(ctx, sweep); err != nil {
+		return nil, err
+	}
+
+	edge, err := webhook.New(edges, func(r forge.Repo) bool { return cfg.Allowed(r) }, engine.Tell, log, metrics)
 	if err != nil {
 		return nil, err
 	}

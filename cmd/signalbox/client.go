@@ -64,7 +64,7 @@ func connect(ctx context.Context, c Config) (operator, func() error, error) {
 	} else if c.AdminToken.Set() && answers(ctx, "tcp", "127.0.0.1:8080") {
 		return client{"http://127.0.0.1:8080", c.AdminToken, &http.Client{Timeout: askWithin}}, none, nil
 	}
-	st, locker, err := openStore(ctx, c.Store, c.LockTTL)
+	st, locker, err := openStore(ctx, c.Store, c.LockTTL, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -42,10 +42,11 @@ type remote struct{ *redis.Store }
 
 func (remote) Failed() <-chan struct{} { return nil }
 
-// openStore opens the configured store for serving, with the locker that belongs to it.
-func openStore(ctx context.Context, c Store, ttl time.Duration) (store, lock.Locker, error) {
+// openStore opens the configured store for serving, with the locker that belongs to it. now is the embedded store's
+// clock, nil the machine's.
+func openStore(ctx context.Context, c Store, ttl time.Duration, now func() time.Time) (store, lock.Locker, error) {
 	if c.Scheme == "file" {
-		s, err := embedded.Open(ctx, c.Path, embedded.Options{})
+		s, err := embedded.Open(ctx, c.Path, embedded.Options{Now: now})
 		if err != nil {
 			return nil, nil, fmt.Errorf("open the store %s: %w", c, err)
 		}

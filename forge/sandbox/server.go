@@ -373,6 +373,7 @@ func (f *Forge) routes() *http.ServeMux {
 		})
 	}
 	signed("GET /user", f.getUser)
+	signed("GET /user/repos", f.listUserRepos)
 	signed("GET /users/{login}", f.getUserByLogin)
 	signed("GET /user/{id}", f.getUserByID)
 	signed("GET /orgs/{org}/teams/{slug}/memberships/{login}", f.getMembership)
@@ -444,6 +445,7 @@ func (f *Forge) routes() *http.ServeMux {
 	repo("GET", "/hooks/{hook}/deliveries/{id}", hooks, f.getDelivery)
 	repo("POST", "/hooks/{hook}/deliveries/{id}/attempts",
 		need{app: "repository_hooks:write", role: "admin", hide: true}, f.redeliver)
+	on("GET /app/hook/config", f.getAppHook)
 	on("GET /app/hook/deliveries", f.listDeliveries)
 	on("GET /app/hook/deliveries/{id}", f.getDelivery)
 	on("POST /app/hook/deliveries/{id}/attempts", f.redeliver)

@@ -46,7 +46,7 @@ var endpoints = strings.Fields(`
 	GET:/repos/{owner}/{repo}/actions/permissions/fork-pr-contributor-approval
 	GET:/repos/{owner}/{repo}/hooks GET:/repos/{owner}/{repo}/hooks/{hook_id} GET:/repos/{owner}/{repo}/hooks/{hook_id}/deliveries
 	GET:/repos/{owner}/{repo}/hooks/{hook_id}/deliveries/{delivery_id} POST:/repos/{owner}/{repo}/hooks/{hook_id}/deliveries/{delivery_id}/attempts
-	GET:/app/hook/deliveries GET:/app/hook/deliveries/{delivery_id} POST:/app/hook/deliveries/{delivery_id}/attempts
+	GET:/user/repos GET:/app/hook/config GET:/app/hook/deliveries GET:/app/hook/deliveries/{delivery_id} POST:/app/hook/deliveries/{delivery_id}/attempts
 `)
 
 // events are those the sandbox sends and the examples show.

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge/github"
+	sweeps "github.com/signalbox-ci/signalbox/repair" // repair is an operator's word here
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// sweep is what the repair needs of the rest.
+func (w wiring) sweep(hooks map[string]*github.Hook, st store) sweeps.Config {
+	return sweeps.Config{
+		Forge: func(instance string) (sweeps.Forge, error) {
+			c, err := w.client(instance)
+			if err != nil {
+				return sweeps.Forge{}, err
+			}
+			f := sweeps.Forge{Lister: c, Log: c, Handles: hooks[instance].Handles}
+			f.Named, f.Wild = w.cfg.named(instance)
+			return f, nil
+		},
+		Allowed: w.cfg.Allowed, Store: st, Tell: w.engine.Tell,
+		Every: w.cfg.Sweep, Pace: sweeps.Unhurried(), Adopt: w.cfg.Adopt, DryRun: w.cfg.DryRun,
+	}
+}
+
+// named are the repositories of the allow-list that one entry names in full, and whether there are other entries.
+func (c Config) named(instance string) (names []string, wild bool) {
+	for _, p := range c.repos {
+		switch {
+		case p.instance != "" && p.instance != instance:
+		case p.prefix:
+			wild = true
+		default:
+			names = append(names, p.name)
+		}
+	}
+	return names, wild
+}
+
+// sweeper is the subject that sweeps a forge by itself.
+func sweeper(f Forge) state.Subject {
+	if f.Token.Set() {
+		return sweeps.Subject(f.Name, sweeps.Token)
+	}
+	return sweeps.Subject(f.Name, sweeps.Root)
+}
+
+// seed wakes the sweeps of all forges. From then on they wake themselves.
+func (w wiring) seed(ctx context.Context, b *sweeps.Behaviour) error {
+	for _, f := range w.cfg.Forges {
+		_, err := actor.Ask(ctx, w.engine, sweeper(f), "", func(d sweeps.Sweep, now time.Time) (actor.Step[sweeps.Sweep], error) {
+			return b.Seed(d, now), nil
+		})
+		if err != nil {
+			return fmt.Errorf("wake the sweep of %s: %w", f.Name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+package sandbox
+
+// listUserRepos answers the repositories in which the token's user has a role.
+func (f *Forge) listUserRepos(c *call) answer {
+	if c.cred.install != nil {
+		return *fail(403, "Resource not accessible by integration")
+	}
+	var seen []*Repo
+	for _, r := range f.repos {
+		if !r.deleted && (r.owner == c.cred.user || r.perms[c.cred.user] != "") {
+			seen = append(seen, r)
+		}
+	}
+	return c.page(views(seen, f.repoView), "")
+}
+
+// getAppHook answers how the App's webhook is set.
+func (f *Forge) getAppHook(c *call) answer {
+	a, no := f.jwtApp(c.req)
+	if no != nil {
+		return *no
+	}
+	config := object{"content_type": "json", "url": a.Hook.url, "insecure_ssl": "0"}
+	if a.Hook.secret != "" {
+		config["secret"] = "********"
+	}
+	return ok(config)
+}
