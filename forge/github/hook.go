@@ -1,7 +1,6 @@
 package github
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,12 +9,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-json"
 
 	"github.com/signalbox-ci/signalbox/forge"
-	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
 // Hook is the receiving side of one GitHub: it verifies deliveries and says where they go. It makes no call, keeps
@@ -73,10 +70,9 @@ func (h *Hook) Verify(header http.Header, body []byte) error {
 	return nil
 }
 
-// Route says where a verified delivery goes, by house.md §2. A pull_request becomes mail for its subject; a ping and
-// kinds that nobody handles are said to be so. The error is a *forge.BadDelivery: a header is missing, the body is
-// not JSON, or it names no pull request. A body that names one but is otherwise malformed is routed with an empty
-// mail body and the Flaw.
+// Route says where a verified delivery goes, by house.md §2; a ping and kinds that nobody handles are said to be so. The
+// error is a *forge.BadDelivery: a header is missing, the body is not JSON, or it names no subject. A body that names one
+// but is otherwise malformed is routed with an empty mail body and the Flaw.
 func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	to := forge.Routed{GUID: header.Get("X-GitHub-Delivery"), Event: header.Get("X-GitHub-Event")}
 	switch {
@@ -85,8 +81,17 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	case !eventName(to.Event):
 		return to, &forge.BadDelivery{Field: "X-GitHub-Event", Want: "the event's name"}
 	}
-	if to.Event == "pull_request" {
-		return h.pull(to, body)
+	switch to.Event {
+	case "pull_request":
+		return h.route(to, body, &pullPayload{})
+	case "issue_comment":
+		return h.route(to, body, &commentPayload{})
+	case "check_run":
+		return h.route(to, body, &checkPayload{})
+	case "workflow_run":
+		return h.route(to, body, &runPayload{})
+	case "merge_group":
+		return h.route(to, body, &groupPayload{})
 	}
 	if !stdjson.Valid(body) {
 		return to, errNotJSON()
@@ -99,97 +104,103 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	return to, nil
 }
 
-// pull routes a pull_request delivery. The body is decoded once; only one that does not fit is looked at again.
-func (h *Hook) pull(to forge.Routed, body []byte) (forge.Routed, error) {
-	var p payload
-	if err := json.Unmarshal(body, &p); err != nil {
-		if !stdjson.Valid(body) {
-			return to, errNotJSON()
-		}
-		to.Flaw = flaw(err)
-		if p, err = rescue(body); err != nil {
-			return to, err
-		}
-	}
-	if p.PullRequest == nil {
-		p.PullRequest = &pull{}
-		to.Flaw = "pull_request: expected an object"
-	}
-	number := p.PullRequest.Number
-	if number == 0 {
-		number = p.Number
-	}
-	switch {
-	case p.Repository == nil || p.Repository.ID <= 0:
-		return to, &forge.BadDelivery{Field: "repository.id", Want: "a positive number"}
-	case number <= 0 || p.Number != 0 && p.Number != number:
-		return to, &forge.BadDelivery{Field: "pull_request.number", Want: "a positive number"}
-	}
-	to.Action = p.Action
-	to.Repo = forge.Repo{Instance: h.instance, ID: p.Repository.ID, Name: p.Repository.Name, Private: p.Repository.Private}
-	if p.Installation != nil {
-		to.Repo.Installation = p.Installation.ID
-	}
-	to.Project, to.Kind, to.Key = strconv.FormatInt(to.Repo.ID, 10), "pr", strconv.Itoa(number)
-	to.MailKind, to.Format, to.Hint = prmanager.KindPull, prmanager.Format, true
-	if to.Flaw != "" {
-		return to, nil
-	}
-	mail, err := json.Marshal(p.note(to, number))
-	if err != nil {
-		to.Flaw = flaw(err)
-	}
-	to.Body = mail
-	return to, nil
+// payload is what is read of one kind of delivery, and nothing else: titles, descriptions and what the sender's account
+// says of itself never enter the store as mail.
+type payload interface {
+	shared() *envelope
+	// rescue reads anew, from a body of the wrong shape, what routes.
+	rescue(body wreck)
+	// address says which mail for which subject it is, or why nobody handles it. The error is a *forge.BadDelivery.
+	address() (to address, ignored string, err error)
+	// mail is its forge-neutral form, or what is wrong with it.
+	mail(to forge.Routed) (body any, flaw string)
 }
 
-// payload is what a decision needs of a pull_request delivery, and nothing else: titles, descriptions, the head
-// branch's name and what the sender's account says of itself never enter the store as mail.
-type payload struct {
-	Action string `json:"action"`
-	Number int    `json:"number"`
-	Before string `json:"before"`
-	After  string `json:"after"`
-	Label  *struct {
-		Name string `json:"name"`
-	} `json:"label"`
-	Changes struct {
-		Base struct {
-			Ref struct {
-				From string `json:"from"`
-			} `json:"ref"`
-		} `json:"base"`
-	} `json:"changes"`
-	PullRequest *pull       `json:"pull_request"`
-	Repository  *repository `json:"repository"`
-	Sender      *account    `json:"sender"`
+// address is a subject of a repository, and what kind of mail goes there.
+type address struct {
+	kind, key string
+	mail      string
+	format    int
+	hint      bool // can be read again at the forge
+}
+
+// envelope is what every delivery about a repository has.
+type envelope struct {
+	Action     string      `json:"action"`
+	Repository *repository `json:"repository"`
+	Sender     *account    `json:"sender"`
 	// Installation is there for hooks of an App.
 	Installation *struct {
 		ID int64 `json:"id"`
 	} `json:"installation"`
 }
 
-type pull struct {
-	Number    int       `json:"number"`
-	State     string    `json:"state"`
-	Merged    bool      `json:"merged"`
-	Draft     bool      `json:"draft"`
-	User      *account  `json:"user"` // null: the account was deleted
-	UpdatedAt time.Time `json:"updated_at"`
-	Head      branch    `json:"head"`
-	Base      branch    `json:"base"`
-}
+func (e *envelope) shared() *envelope { return e }
 
-type branch struct {
-	SHA  string      `json:"sha"`
-	Ref  string      `json:"ref"`
-	Repo *repository `json:"repo"` // null: the fork was deleted
+// maxMail is the longest mail, in bytes, that a delivery of GitHub's can become.
+const maxMail = 64 << 10
+
+// route routes a delivery into p. The body is decoded once; only one that does not fit is looked at again.
+func (h *Hook) route(to forge.Routed, body []byte, p payload) (forge.Routed, error) {
+	if err := json.Unmarshal(body, p); err != nil {
+		if !stdjson.Valid(body) {
+			return to, errNotJSON()
+		}
+		to.Flaw = flaw(err)
+		w := wreck(body)
+		repo := w.at("repository")
+		if !w.object() || repo.there() && !repo.object() {
+			return to, &forge.BadDelivery{Field: "repository", Want: "an object"}
+		}
+		p.rescue(w)
+		e := p.shared()
+		e.Action, e.Repository = w.at("action").text(), &repository{ID: repo.at("id").whole(), Name: repo.at("full_name").text()}
+	}
+	e := p.shared()
+	to.Action = e.Action
+	at, ignored, err := p.address()
+	if ignored != "" {
+		to.Flaw, to.Ignored = "", ignored
+		return to, nil
+	}
+	if e.Repository.id() <= 0 {
+		return to, &forge.BadDelivery{Field: "repository.id", Want: "a positive number"}
+	}
+	if err != nil {
+		return to, err
+	}
+	to.Repo = forge.Repo{Instance: h.instance, ID: e.Repository.ID, Name: e.Repository.Name, Private: e.Repository.Private}
+	if e.Installation != nil {
+		to.Repo.Installation = e.Installation.ID
+	}
+	to.Project, to.Kind, to.Key = strconv.FormatInt(to.Repo.ID, 10), at.kind, at.key
+	to.MailKind, to.Format, to.Hint = at.mail, at.format, at.hint
+	if to.Flaw != "" {
+		return to, nil
+	}
+	mail, wrong := p.mail(to)
+	if to.Flaw = wrong; wrong != "" {
+		return to, nil
+	}
+	if to.Body, err = stdjson.Marshal(mail); err != nil { // goccy does not know omitzero
+		to.Flaw = flaw(err)
+	} else if len(to.Body) > maxMail {
+		to.Flaw, to.Body = "body: expected fields of ordinary length", nil
+	}
+	return to, nil
 }
 
 type repository struct {
 	ID      int64  `json:"id"`
 	Name    string `json:"full_name"`
 	Private bool   `json:"private"`
+}
+
+func (r *repository) id() int64 {
+	if r == nil {
+		return 0
+	}
+	return r.ID
 }
 
 type account struct {
@@ -205,97 +216,35 @@ func (a *account) actor() forge.Actor {
 	return forge.Actor{ID: a.ID, Login: a.Login, Bot: a.Type == "Bot"}
 }
 
-func (r *repository) id() int64 {
-	if r == nil {
-		return 0
+// wreck is a JSON value of which no shape can be relied on. What is not there, or is something else, reads as zero.
+type wreck stdjson.RawMessage
+
+func (w wreck) at(member string) wreck {
+	var members map[string]stdjson.RawMessage
+	if stdjson.Unmarshal(w, &members) != nil {
+		return nil
 	}
-	return r.ID
+	return wreck(members[member])
 }
 
-func (p *payload) note(to forge.Routed, number int) prmanager.Note {
-	live := p.PullRequest
-	n := prmanager.Note{
-		Actions: []prmanager.Action{action(p)}, Delivery: to.GUID,
-		Pull: forge.Pull{
-			Ref:  forge.Ref{Repo: to.Repo, Number: number},
-			Open: live.State == "open", Merged: live.Merged, Draft: live.Draft,
-			Author:    live.User.actor(),
-			Head:      forge.Branch{SHA: live.Head.SHA, RepoID: live.Head.Repo.id()},
-			Base:      forge.Branch{SHA: live.Base.SHA, Name: live.Base.Ref, RepoID: live.Base.Repo.id()},
-			UpdatedAt: live.UpdatedAt,
-		},
-		Sender:   p.Sender.actor(),
-		BaseFrom: p.Changes.Base.Ref.From,
-	}
-	if n.Actions[0] == prmanager.ActionPushed {
-		n.Before, n.After = p.Before, p.After
-	}
-	if p.Label != nil { // without it the action is a nudge all the same: the label history is read
-		n.Labels = []string{p.Label.Name}
+func (w wreck) there() bool { return len(w) > 0 && string(w) != "null" }
+
+func (w wreck) object() bool { return strings.HasPrefix(strings.TrimLeft(string(w), " \t\r\n"), "{") }
+
+func (w wreck) whole() int64 {
+	n, err := strconv.ParseInt(string(w), 10, 64)
+	if err != nil {
+		return 0
 	}
 	return n
 }
 
-// action says GitHub's action in the gate's words. A word that the gate has none for is passed on as it is.
-func action(p *payload) prmanager.Action {
-	switch p.Action {
-	case "opened":
-		return prmanager.ActionOpened
-	case "synchronize":
-		return prmanager.ActionPushed
-	case "labeled":
-		return prmanager.ActionLabelled
-	case "unlabeled":
-		return prmanager.ActionUnlabelled
-	case "converted_to_draft":
-		return prmanager.ActionDraft
-	case "ready_for_review":
-		return prmanager.ActionReady
-	case "closed":
-		return prmanager.ActionClosed
-	case "reopened":
-		return prmanager.ActionReopened
-	case "edited":
-		if p.Changes.Base.Ref.From != "" {
-			return prmanager.ActionBaseChanged
-		}
+func (w wreck) text() string {
+	var s string
+	if stdjson.Unmarshal(w, &s) != nil {
+		return ""
 	}
-	return prmanager.Action(cut(p.Action, 40))
-}
-
-// rescue reads only what routes from a body that is JSON of the wrong shape.
-func rescue(body []byte) (payload, error) {
-	type id struct {
-		ID any `json:"id"`
-		// Name is a string, or of no use.
-		Name any `json:"full_name"`
-	}
-	var r struct {
-		Action      any `json:"action"`
-		Number      any `json:"number"`
-		PullRequest any `json:"pull_request"`
-		Repository  id  `json:"repository"`
-	}
-	decoder := stdjson.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber()
-	if err := decoder.Decode(&r); err != nil {
-		return payload{}, &forge.BadDelivery{Field: "repository", Want: "an object"}
-	}
-	whole := func(v any) int64 {
-		n, _ := v.(stdjson.Number)
-		i, err := n.Int64()
-		if err != nil {
-			return 0
-		}
-		return i
-	}
-	p := payload{Number: int(whole(r.Number)), PullRequest: &pull{}, Repository: &repository{ID: whole(r.Repository.ID)}}
-	p.Action, _ = r.Action.(string)
-	p.Repository.Name, _ = r.Repository.Name.(string)
-	if fields, ok := r.PullRequest.(map[string]any); ok {
-		p.PullRequest.Number = int(whole(fields["number"]))
-	}
-	return p, nil
+	return s
 }
 
 // flaw says which field is wrong, in words that quote nothing of the body (the decoder's own do).
@@ -303,7 +252,7 @@ func flaw(err error) string {
 	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
 		return wrong.Field + ": expected " + wrong.Type.String()
 	}
-	return "body: expected the shape of a pull_request delivery"
+	return "body: expected the shape of its event"
 }
 
 func errNotJSON() error { return &forge.BadDelivery{Field: "body", Want: "JSON"} }

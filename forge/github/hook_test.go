@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,8 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -91,20 +94,35 @@ func headers(event string) http.Header {
 	return h
 }
 
-// Fixtures are deliveries cut to what matters; beside each is where it goes and the note that is mailed.
-func TestRoute_golden(t *testing.T) {
-	files, err := filepath.Glob("testdata/hook/*.json")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+// fixtures are deliveries cut to what matters, file → event: the directory says which, at the top it is pull_request.
+func fixtures(tb testing.TB) map[string]string {
+	tb.Helper()
+	events := map[string]string{}
+	for _, pattern := range []string{"testdata/hook/*.json", "testdata/hook/*/*.json"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			tb.Fatal(pattern, files, err)
+		}
+		for _, file := range files {
+			events[file] = filepath.Base(filepath.Dir(file))
+			if events[file] == "hook" {
+				events[file] = "pull_request"
+			}
+		}
 	}
+	return events
+}
+
+// Beside each fixture is where it goes and the mail it becomes.
+func TestRoute_golden(t *testing.T) {
 	h := newHook(t, "s")
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+	for file, event := range fixtures(t) {
+		t.Run(event+"/"+strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
 			body, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			to, err := h.Route(headers("pull_request"), body)
+			to, err := h.Route(headers(event), body)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,6 +180,8 @@ func TestRoute_sandbox(t *testing.T) {
 				t.Errorf("%+v", to)
 			}
 			continue
+		case d.Event == "workflow_run": // told by the next test
+			continue
 		case d.Event != "pull_request":
 			if to.Ignored == "" || to.Kind != "" {
 				t.Errorf("%+v", to)
@@ -190,12 +210,87 @@ func TestRoute_sandbox(t *testing.T) {
 	}
 }
 
+// The same for what is said about commits, runs and merge groups.
+func TestRoute_sandboxOthers(t *testing.T) {
+	w := appWorld(t)
+	w.repo.AddHook("s", "*")
+	pr := w.repo.OpenPR(w.outsider, sandbox.PROptions{Fork: true})
+	ref := forge.Ref{Repo: w.where(), Number: pr.Number}
+	if _, err := w.WriteCheck(t.Context(), forge.Check{
+		Repo: w.where(), SHA: pr.Head(), Name: "CI gate", ExternalID: "gate:1", State: forge.CheckActionRequired, Title: "shut", Approve: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.workflow(t).Start(t.Context(), w.run(pr)); err != nil {
+		t.Fatal(err)
+	}
+	runs := w.repo.Runs()
+	runs[len(runs)-1].Start()
+	runs[len(runs)-1].Complete("success")
+	pr.Comment(w.maintainer, "/ok-to-test "+pr.Head())
+	pr.Comment(w.outsider, "thanks")
+	pr.EditComment(w.outsider, "/retest")
+	check := w.repo.Check(pr.Head(), "CI gate")
+	if !check.ClickAction(w.maintainer, "approve") {
+		t.Fatal("no button")
+	}
+	check.RequestRerun(w.outsider)
+	w.repo.OpenPR(w.maintainer, sandbox.PROptions{}).Enqueue(w.maintainer)
+	h := newHook(t, "s")
+	got := map[string]int{}
+	for _, d := range w.forge.Deliveries() {
+		to, err := h.Route(http.Header{"X-Github-Event": {d.Event}, "X-Github-Delivery": {d.GUID}}, d.Body)
+		if err != nil || to.Flaw != "" {
+			t.Fatalf("%s: %+v, %v", d.Event, to, err)
+		}
+		if d.Event == "pull_request" || to.Kind == "" {
+			continue
+		}
+		got[to.Kind+" "+to.MailKind+" "+to.Action]++
+		switch to.MailKind {
+		case prmanager.KindComment:
+			c := mail[prmanager.Comment](t, to)
+			if c.Ref.Number != ref.Number || c.By != who(w.maintainer) || c.Author != who(w.outsider) || c.At.IsZero() || c.ID == 0 ||
+				!slices.Equal(c.Commands, []prmanager.Command{{Verb: prmanager.VerbApprove, SHA: pr.Head()}}) {
+				t.Errorf("%+v", c)
+			}
+		case status.KindCheckRun:
+			c := mail[status.CheckRun](t, to)
+			if c.SHA != pr.Head() || c.Name != "CI gate" || c.ExternalID != "gate:1" || c.AppID != w.app.ID || c.CheckID == "" ||
+				(c.Action == status.ActionRequested) != (c.Identifier == "approve" && c.By == who(w.maintainer)) {
+				t.Errorf("%+v", c)
+			}
+		case status.KindWorkflowRun:
+			r := mail[status.WorkflowRun](t, to)
+			if r.RunID == 0 || r.Status == "" || r.URL == "" || r.Attempt != 1 || r.At.IsZero() || (to.Kind == "repo") != (r.Key == key && r.Path == presubmit) {
+				t.Errorf("%+v", r)
+			}
+		case prmanager.KindGroup:
+			if g := mail[prmanager.Group](t, to); g.SHA == "" || g.BaseSHA != w.repo.Tip("main") || g.BaseRef != "refs/heads/main" || g.Gone || g.At.IsZero() {
+				t.Errorf("%+v", g)
+			}
+		}
+	}
+	for want, n := range map[string]int{
+		"pr comment created": 1, "commit check_run requested_action": 1, "commit check_run rerequested": 1, "mq merge_group checks_requested": 1,
+		"repo workflow_run requested": 1, "repo workflow_run in_progress": 1, "repo workflow_run completed": 1,
+	} {
+		// Two hooks, the repository's and the App's, tell each event.
+		if got[want] < n || got[want] > 2*n {
+			t.Errorf("%s: %d times; all: %v", want, got[want], got)
+		}
+	}
+}
+
 func TestRoute_others(t *testing.T) {
 	h := newHook(t, "s")
 	if to, err := h.Route(headers("ping"), []byte(`{"zen":"…","hook_id":1}`)); err != nil || !to.Ping || to.Ignored != "" {
 		t.Errorf("%+v, %v", to, err)
 	}
-	for _, event := range []string{"push", "issue_comment", "check_run", "workflow_run", "merge_group", "issues", "projects_v2_item"} {
+	for _, event := range []string{
+		"push", "issue_comment", "check_run", "workflow_run", "merge_group", "issues", "projects_v2_item", "check_suite", "label",
+		"membership", "team", "installation",
+	} {
 		if to, err := h.Route(headers(event), []byte(`{"action":"created"}`)); err != nil || to.Ignored == "" || to.Kind != "" || to.Ping {
 			t.Errorf("%s: %+v, %v", event, to, err)
 		}
@@ -275,6 +370,52 @@ func TestRoute_malformed(t *testing.T) {
 	}
 }
 
+// The same for the other kinds: what names no subject is refused, if anybody would handle it.
+func TestRoute_malformedOthers(t *testing.T) {
+	h := newHook(t, "s")
+	const repo = `"repository":{"id":5,"full_name":"acme/widgets"}`
+	sha := strings.Repeat("a", 40)
+	for _, c := range []struct{ name, event, body, field string }{
+		{"comment, not JSON", "issue_comment", `{`, "body"},
+		{"comment, an array", "issue_comment", `[]`, "repository"},
+		{"comment, no repository", "issue_comment", `{"action":"created","issue":{"number":7,"pull_request":{}},"comment":{"body":"/retest"}}`, "repository.id"},
+		{"comment, no number", "issue_comment", `{"action":"created","issue":{"pull_request":{}},"comment":{"body":"/retest"},` + repo + `}`, "issue.number"},
+		{"comment, number a string", "issue_comment", `{"action":"created","issue":{"number":"7","pull_request":{}},"comment":{"body":"/retest"},` + repo + `}`, "issue.number"},
+		{"check, no SHA", "check_run", `{"action":"rerequested","check_run":{"id":1},` + repo + `}`, "check_run.head_sha"},
+		{"check, short SHA", "check_run", `{"action":"rerequested","check_run":{"id":1,"head_sha":"` + sha[:39] + `"},` + repo + `}`, "check_run.head_sha"},
+		{"check, a path", "check_run", `{"action":"rerequested","check_run":{"id":1,"head_sha":"../../` + sha[:34] + `"},` + repo + `}`, "check_run.head_sha"},
+		{"check, none", "check_run", `{"action":"rerequested",` + repo + `}`, "check_run.head_sha"},
+		{"check, no repository", "check_run", `{"action":"rerequested","check_run":{"id":1,"head_sha":"` + sha + `"}}`, "repository.id"},
+		{"run, branch for SHA", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":"main"},` + repo + `}`, "workflow_run.head_sha"},
+		{"run, SHA a number", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":1},` + repo + `}`, "workflow_run.head_sha"},
+		{"run, repository a string", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":"` + sha + `"},"repository":"x"}`, "repository"},
+		{"dispatched run, no repository", "workflow_run", `{"workflow_run":{"event":"workflow_dispatch","display_title":"` + key + `"}}`, "repository.id"},
+		{"group, none", "merge_group", `{"action":"destroyed",` + repo + `}`, "merge_group.head_sha"},
+		{"group, an array", "merge_group", `{"action":"destroyed","merge_group":[],` + repo + `}`, "merge_group.head_sha"},
+		{"group, not JSON", "merge_group", `nil`, "body"},
+	} {
+		to, err := h.Route(headers(c.event), []byte(c.body))
+		if refused := (*forge.BadDelivery)(nil); !errors.As(err, &refused) || refused.Field != c.field {
+			t.Errorf("%s: %+v, %v; expected field %s", c.name, to, err, c.field)
+		}
+	}
+}
+
+// A mail is as small as what decisions need of it: whoever can write a long name cannot fill the store.
+func TestRoute_long(t *testing.T) {
+	h := newHook(t, "s")
+	long := strings.Repeat("x", maxMail)
+	body := `{"action":"rerequested","check_run":{"id":1,"name":"` + long + `","head_sha":"` + strings.Repeat("a", 40) + `"},"repository":{"id":5,"full_name":"acme/widgets"}}`
+	to, err := h.Route(headers("check_run"), []byte(body))
+	if err != nil || to.Flaw == "" || len(to.Body) > 0 || to.Kind != "commit" {
+		t.Errorf("%+v, %v", to, err)
+	}
+	comment := `{"action":"created","issue":{"number":7,"pull_request":{}},"comment":{"body":"/retest\n` + strings.Repeat("x", longestComment) + `"},"repository":{"id":5}}`
+	if to, err = h.Route(headers("issue_comment"), []byte(comment)); err != nil || to.Ignored == "" {
+		t.Errorf("%+v, %v", to, err)
+	}
+}
+
 // Deliveries whose pull request is known are stored, also where the rest cannot be read: a person sees them.
 func TestRoute_flawed(t *testing.T) {
 	h := newHook(t, "s")
@@ -339,21 +480,19 @@ func TestRoute_flawed(t *testing.T) {
 
 // FuzzRoute: whatever arrives, Route answers one of its four answers, and the same as encoding/json would have it.
 func FuzzRoute(f *testing.F) {
-	files, err := filepath.Glob("testdata/hook/*.json")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range files {
+	for file, event := range fixtures(f) {
 		body, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add("pull_request", body)
+		f.Add(event, body)
 	}
 	for _, s := range []string{bad(), bad("7", "-1"), bad(`"open"`, `"o\ud800\u0000"`), "{}", "[", "null", bad()[:99], bad("5", "1e5"), bad("{", "[")} {
 		f.Add("pull_request", []byte(s))
 		f.Add("ping", []byte(s))
 		f.Add("push", []byte(s))
+		f.Add("issue_comment", []byte(s))
+		f.Add("workflow_run", []byte(s))
 	}
 	h := newHook(f, "s")
 	f.Fuzz(func(t *testing.T, event string, body []byte) {
@@ -386,19 +525,50 @@ func FuzzRoute(f *testing.F) {
 		if to.Flaw != "" {
 			return
 		}
-		var n prmanager.Note
-		if err := stdjson.Unmarshal(to.Body, &n); err != nil {
-			t.Fatalf("the mail cannot be read: %v", err)
+		want := state.Subject{Instance: "github", Project: to.Project, Kind: to.Kind, Key: to.Key}
+		if len(to.Body) > maxMail {
+			t.Fatalf("mail of %d bytes", len(to.Body))
 		}
-		subject := prmanager.Subject(n.Pull.Ref)
-		if subject.Project != to.Project || subject.Kind != to.Kind || subject.Key != to.Key {
-			t.Fatalf("mail of %v goes to %+v", subject, to)
-		}
-		var p payload
-		if err := stdjson.Unmarshal(body, &p); err == nil && p.Repository != nil && (p.Repository.ID != n.Pull.Ref.Repo.ID || p.PullRequest.Head.SHA != n.Pull.Head.SHA) {
-			t.Fatalf("read otherwise than encoding/json does: %+v, %+v", n, p)
+		switch to.MailKind {
+		case prmanager.KindPull:
+			n := mail[prmanager.Note](t, to)
+			if prmanager.Subject(n.Pull.Ref) != want {
+				t.Fatalf("%+v goes to %+v", n, want)
+			}
+			var p pullPayload
+			if err := stdjson.Unmarshal(body, &p); err == nil && p.Repository != nil && (p.Repository.ID != n.Pull.Ref.Repo.ID || p.PullRequest.Head.SHA != n.Pull.Head.SHA) {
+				t.Fatalf("read otherwise than encoding/json does: %+v, %+v", n, p)
+			}
+		case prmanager.KindComment:
+			if c := mail[prmanager.Comment](t, to); prmanager.Subject(c.Ref) != want || len(c.Commands) == 0 {
+				t.Fatalf("%+v goes to %+v", c, want)
+			}
+		case prmanager.KindGroup:
+			if g := mail[prmanager.Group](t, to); prmanager.GroupSubject(g.Repo, g.SHA) != want || !hexSHA(g.SHA) {
+				t.Fatalf("%+v goes to %+v", g, want)
+			}
+		case status.KindCheckRun:
+			if c := mail[status.CheckRun](t, to); status.Subject(c.Repo, c.SHA) != want || !hexSHA(c.SHA) {
+				t.Fatalf("%+v goes to %+v", c, want)
+			}
+		case status.KindWorkflowRun:
+			r := mail[status.WorkflowRun](t, to)
+			if own := r.Event == "pull_request"; own && status.Subject(r.Repo, r.SHA) != want || !own && (prmanager.RunsSubject(r.Repo) != want || r.Key == "") {
+				t.Fatalf("%+v goes to %+v", r, want)
+			}
+		default:
+			t.Fatalf("mail of kind %q", to.MailKind)
 		}
 	})
+}
+
+// mail reads what was routed.
+func mail[T any](t *testing.T, to forge.Routed) (v T) {
+	t.Helper()
+	if err := stdjson.Unmarshal(to.Body, &v); err != nil {
+		t.Fatalf("the mail cannot be read: %v", err)
+	}
+	return v
 }
 
 // Before the answer a delivery costs one signature and one decoding (limits.md §5).

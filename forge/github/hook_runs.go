@@ -1,0 +1,182 @@
+package github
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+// checkPayload is a check_run delivery. Only what a person presses is handled: results of checks are nobody's business
+// here, and those of other apps are told apart by the commit, which knows ours.
+type checkPayload struct {
+	envelope
+	CheckRun *struct {
+		ID         int64  `json:"id"`
+		Name       string `json:"name"`
+		HeadSHA    string `json:"head_sha"`
+		ExternalID string `json:"external_id"`
+		App        struct {
+			ID int64 `json:"id"`
+		} `json:"app"`
+	} `json:"check_run"`
+	RequestedAction struct {
+		Identifier string `json:"identifier"`
+	} `json:"requested_action"`
+
+	sha string // of a wreck
+}
+
+func (p *checkPayload) rescue(w wreck) {
+	*p = checkPayload{sha: w.at("check_run").at("head_sha").text()}
+}
+
+func (p *checkPayload) address() (address, string, error) {
+	if p.Action != status.ActionRequested && p.Action != status.ActionRerequested {
+		return address{}, "nobody pressed anything on the check run", nil
+	}
+	if p.CheckRun != nil {
+		p.sha = p.CheckRun.HeadSHA
+	}
+	if !hexSHA(p.sha) {
+		return address{}, "", &forge.BadDelivery{Field: "check_run.head_sha", Want: "a commit SHA in full"}
+	}
+	return address{kind: "commit", key: p.sha, mail: status.KindCheckRun, format: status.Format}, "", nil
+}
+
+func (p *checkPayload) mail(to forge.Routed) (any, string) {
+	run := p.CheckRun
+	if run.ID <= 0 {
+		return nil, "check_run.id: expected a positive number"
+	}
+	return status.CheckRun{
+		Repo: to.Repo, SHA: run.HeadSHA, CheckID: strconv.FormatInt(run.ID, 10), Name: run.Name, ExternalID: run.ExternalID,
+		Action: p.Action, Identifier: p.RequestedAction.Identifier, By: p.Sender.actor(), AppID: run.App.ID,
+	}, ""
+}
+
+// runPayload is a workflow_run delivery.
+type runPayload struct {
+	envelope
+	Run *struct {
+		ID         int64       `json:"id"`
+		Event      string      `json:"event"`
+		Path       string      `json:"path"`
+		Title      string      `json:"display_title"`
+		Status     string      `json:"status"`
+		Conclusion string      `json:"conclusion"`
+		URL        string      `json:"html_url"`
+		Attempt    int         `json:"run_attempt"`
+		HeadSHA    string      `json:"head_sha"`
+		HeadBranch string      `json:"head_branch"`
+		HeadRepo   *repository `json:"head_repository"` // null: the fork was deleted
+		UpdatedAt  time.Time   `json:"updated_at"`
+	} `json:"workflow_run"`
+
+	event, sha, key string // also of a wreck
+}
+
+// runKey is a run key as a workflow's run-name shows it (recipes.md 2, 3).
+var runKey = regexp.MustCompile(`\bsb1-[a-z2-7]{26}\b`)
+
+// keyIn finds the one run key of a title; "" where there is none, or where two contradict each other.
+func keyIn(title string) string {
+	key := ""
+	for _, k := range runKey.FindAllString(title, -1) {
+		if key != "" && k != key {
+			return ""
+		}
+		key = k
+	}
+	return key
+}
+
+func (p *runPayload) rescue(w wreck) {
+	run := w.at("workflow_run")
+	*p = runPayload{event: run.at("event").text(), sha: run.at("head_sha").text(), key: keyIn(run.at("display_title").text())}
+}
+
+func (p *runPayload) address() (address, string, error) {
+	if run := p.Run; run != nil {
+		p.event, p.sha, p.key = run.Event, run.HeadSHA, keyIn(run.Title)
+	}
+	to := address{mail: status.KindWorkflowRun, format: status.Format, hint: true}
+	switch p.event {
+	case "pull_request":
+		if !hexSHA(p.sha) {
+			return to, "", &forge.BadDelivery{Field: "workflow_run.head_sha", Want: "a commit SHA in full"}
+		}
+		to.kind, to.key = "commit", p.sha
+	case "workflow_dispatch", "repository_dispatch":
+		if p.key == "" {
+			return to, "a run that no run key names", nil
+		}
+		to.kind, to.key = "repo", "runs"
+	default:
+		// Titles of other events are written by outsiders: a pull request's, an issue's, a commit message.
+		return to, "a run that nobody here starts", nil
+	}
+	return to, "", nil
+}
+
+func (p *runPayload) mail(to forge.Routed) (any, string) {
+	run := p.Run
+	switch {
+	case run.ID <= 0:
+		return nil, "workflow_run.id: expected a positive number"
+	case !hexSHA(run.HeadSHA):
+		return nil, "workflow_run.head_sha: expected a commit SHA in full"
+	}
+	path, _, _ := strings.Cut(run.Path, "@")
+	return status.WorkflowRun{
+		Repo: to.Repo, SHA: run.HeadSHA, RunID: run.ID, Event: run.Event, Path: path, Key: p.key, Status: run.Status,
+		Conclusion: run.Conclusion, URL: run.URL, Attempt: run.Attempt, HeadRepoID: run.HeadRepo.id(), HeadBranch: run.HeadBranch,
+		At: run.UpdatedAt,
+	}, ""
+}
+
+// groupPayload is a merge_group delivery.
+type groupPayload struct {
+	envelope
+	Group *struct {
+		HeadSHA    string `json:"head_sha"`
+		BaseSHA    string `json:"base_sha"`
+		BaseRef    string `json:"base_ref"`
+		HeadCommit struct {
+			Timestamp time.Time `json:"timestamp"` // the forge makes this commit itself, when it makes the group
+		} `json:"head_commit"`
+	} `json:"merge_group"`
+
+	sha string // of a wreck
+}
+
+func (p *groupPayload) rescue(w wreck) {
+	*p = groupPayload{sha: w.at("merge_group").at("head_sha").text()}
+}
+
+func (p *groupPayload) address() (address, string, error) {
+	if p.Action != "checks_requested" && p.Action != "destroyed" {
+		return address{}, "nothing happened to the merge group that we handle", nil
+	}
+	if p.Group != nil {
+		p.sha = p.Group.HeadSHA
+	}
+	if !hexSHA(p.sha) {
+		return address{}, "", &forge.BadDelivery{Field: "merge_group.head_sha", Want: "a commit SHA in full"}
+	}
+	return address{kind: "mq", key: p.sha, mail: prmanager.KindGroup, format: prmanager.Format}, "", nil
+}
+
+func (p *groupPayload) mail(to forge.Routed) (any, string) {
+	if !hexSHA(p.Group.BaseSHA) {
+		return nil, "merge_group.base_sha: expected a commit SHA in full"
+	}
+	return prmanager.Group{
+		Repo: to.Repo, SHA: p.Group.HeadSHA, BaseSHA: p.Group.BaseSHA, BaseRef: p.Group.BaseRef, Gone: p.Action == "destroyed",
+		At: p.Group.HeadCommit.Timestamp,
+	}, ""
+}
