@@ -401,6 +401,20 @@ func TestRoute_malformedOthers(t *testing.T) {
 	}
 }
 
+// A run without id cannot be told from another, so that a person has to look.
+func TestRoute_withoutID(t *testing.T) {
+	h := newHook(t, "s")
+	sha := strings.Repeat("a", 40)
+	for event, body := range map[string]string{
+		"check_run":    `{"action":"rerequested","check_run":{"name":"CI gate","head_sha":"` + sha + `"},"repository":{"id":5}}`,
+		"workflow_run": `{"action":"completed","workflow_run":{"event":"pull_request","head_sha":"` + sha + `"},"repository":{"id":5}}`,
+	} {
+		if to, err := h.Route(headers(event), []byte(body)); err != nil || to.Flaw != event+".id: expected a positive number" || to.Kind != "commit" {
+			t.Errorf("%s: %+v, %v", event, to, err)
+		}
+	}
+}
+
 // A mail is as small as what decisions need of it: whoever can write a long name cannot fill the store.
 func TestRoute_long(t *testing.T) {
 	h := newHook(t, "s")
