@@ -294,6 +294,10 @@ func TestRoute_others(t *testing.T) {
 		if to, err := h.Route(headers(event), []byte(`{"action":"created"}`)); err != nil || to.Ignored == "" || to.Kind != "" || to.Ping {
 			t.Errorf("%s: %+v, %v", event, to, err)
 		}
+		// What nobody handles may have any shape.
+		if to, err := h.Route(headers(event), []byte(`{"action":1,"repository":{"id":"x"}}`)); err != nil || to.Ignored == "" || to.Flaw != "" {
+			t.Errorf("%s: %+v, %v", event, to, err)
+		}
 	}
 }
 
