@@ -18,8 +18,8 @@ type Drained struct {
 const drainEvery = 25 * time.Millisecond
 
 // Drain has everything that is due done in this process, and answers once nothing has been due here for as long as
-// quiet, or ctx has ended. It is for a process that gets time only while it answers a request. It needs Run: without
-// one it answers as if nothing could be done. The error is the store's.
+// quiet, or ctx or Run has ended. It is for a process that gets time only while it answers a request; the turns are
+// Run's, so before Run it waits. The error is the store's.
 func (e *Engine) Drain(ctx context.Context, quiet time.Duration) (Drained, error) {
 	var out Drained
 	seen := map[state.Subject]bool{}
@@ -45,6 +45,9 @@ func (e *Engine) Drain(ctx context.Context, quiet time.Duration) (Drained, error
 			out.Idle = true
 			return out, nil
 		}
+		if e.over() {
+			return out, nil
+		}
 		select {
 		case <-ctx.Done():
 			return out, nil
@@ -58,4 +61,11 @@ func (e *Engine) busy() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.running) > 0 || len(e.queue) > 0
+}
+
+// over says whether Run has been told to end.
+func (e *Engine) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.hard != nil && !e.taking
 }

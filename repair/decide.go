@@ -222,7 +222,7 @@ func (t *turn) ask(w *Walk, x Lost) bool {
 		t.d.Asked = later(t.d.Asked, at)
 	}
 	t.counts[AskedAgain]++
-	t.wish(actor.Wish{Key: "redeliver/" + x.GUID, Kind: kindRedeliver, NotBefore: at}, asked{x.Repo, x.Delivery})
+	t.wish(actor.Wish{Key: RedeliverKey + x.GUID, Kind: kindRedeliver, NotBefore: at}, asked{x.Repo, x.Delivery})
 	t.step.Put = append(t.step.Put, state.Record{Key: memoryKey(x.GUID), Value: mustJSON(memory{at, x.N + 1}), TTL: kept})
 	return true
 }

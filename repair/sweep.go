@@ -11,6 +11,8 @@
 package repair
 
 import (
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -205,4 +207,18 @@ func installation(key string) int64 {
 		return 0
 	}
 	return id
+}
+
+// RedeliverKey begins the keys of the outbox's entries that ask for a delivery; its id follows.
+const RedeliverKey = "redeliver/"
+
+// Decode reads a stored document; nothing stored is the zero Sweep.
+func Decode(b []byte) (d Sweep, err error) {
+	if len(b) == 0 {
+		return d, nil
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		return d, fmt.Errorf("decode the document of a sweep: %w", err)
+	}
+	return d, nil
 }

@@ -17,6 +17,7 @@ import (
 type admin struct {
 	store  reader
 	engine *actor.Engine // nil for a command that only reads
+	forges []Forge       // whose sweeps take orders
 }
 
 // errUnknownPull: no document of ours has that name.
@@ -74,18 +75,23 @@ func (a admin) order(ctx context.Context, o order, wait time.Duration) (ordered,
 		return ordered{}, err
 	}
 	out := ordered{Ref: o.Ref, Stored: true}
+	if out.Decided = a.decided(ctx, s, got.Seq, wait); out.Decided {
+		out.Story, err = a.sentence(ctx, s)
+	}
+	return out, err
+}
+
+// decided waits until mail up to seq has been decided, at most as long as wait.
+func (a admin) decided(ctx context.Context, s state.Subject, seq int64, wait time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		v, err := actor.See(ctx, a.store, s)
-		if err == nil && v.Seq >= got.Seq {
-			out.Decided = true
-			out.Story, err = a.sentence(ctx, s)
-			return out, err
+		if v, err := actor.See(ctx, a.store, s); err == nil && v.Seq >= seq {
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return out, nil
+			return false
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

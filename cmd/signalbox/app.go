@@ -97,7 +97,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine}}
+	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges}}
 	a.handler = routes(edge, a.admin, cfg.AdminToken, st, &a.draining, metrics)
 	return a, nil
 }

@@ -23,6 +23,8 @@ import (
 type operator interface {
 	order(ctx context.Context, o order) (ordered, error)
 	repair(ctx context.Context, r repair) error
+	reconcile(ctx context.Context, r reconciliation) ([]ordered, error)
+	redeliver(ctx context.Context) ([]ordered, error)
 }
 
 // client speaks to a running server, over TCP with the admin token or over the socket beside the embedded file.
@@ -36,6 +38,12 @@ type client struct {
 type direct struct{ admin }
 
 func (d direct) order(ctx context.Context, o order) (ordered, error) { return d.admin.order(ctx, o, 0) }
+
+func (d direct) reconcile(ctx context.Context, r reconciliation) ([]ordered, error) {
+	return d.admin.reconcile(ctx, r, 0)
+}
+
+func (d direct) redeliver(ctx context.Context) ([]ordered, error) { return d.admin.redeliver(ctx, 0) }
 
 // askWithin bounds one question to the server; it waits for a decision itself (decideWait).
 const askWithin = 2 * decideWait
@@ -68,7 +76,8 @@ func connect(ctx context.Context, c Config) (operator, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return direct{admin{st, actor.New(st, locker, actor.Options{Log: zap.NewNop()})}}, st.Close, nil
+	engine := actor.New(st, locker, actor.Options{Log: zap.NewNop()})
+	return direct{admin{st, engine, c.Forges}}, st.Close, nil
 }
 
 func answers(ctx context.Context, network, address string) bool {
@@ -88,6 +97,14 @@ func (c client) order(ctx context.Context, o order) (ordered, error) {
 
 func (c client) repair(ctx context.Context, r repair) error {
 	return c.post(ctx, "repairs", r, nil)
+}
+
+func (c client) reconcile(ctx context.Context, r reconciliation) (out []ordered, err error) {
+	return out, c.post(ctx, "reconciliations", r, &out)
+}
+
+func (c client) redeliver(ctx context.Context) (out []ordered, err error) {
+	return out, c.post(ctx, "redeliveries", struct{}{}, &out)
 }
 
 func (c client) post(ctx context.Context, what string, in, out any) error {

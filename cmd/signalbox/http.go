@@ -73,10 +73,13 @@ func routes(hooks http.Handler, a admin, token Secret, st store, draining *atomi
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	if token.Set() {
-		mux.Handle(adminPath, bearer(token, adminAPI(a)))
-	} else {
-		mux.HandleFunc(adminPath, func(w http.ResponseWriter, _ *http.Request) {
+	operators := map[string]http.Handler{adminPath: adminAPI(a), "POST " + sweepPath: http.HandlerFunc(a.sweep)}
+	for pattern, h := range operators {
+		if token.Set() {
+			mux.Handle(pattern, bearer(token, h))
+			continue
+		}
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 			fail(w, http.StatusNotFound, "admin_off", "the admin API is off: SIGNALBOX_ADMIN_TOKEN is not set on this server")
 		})
 	}
@@ -118,6 +121,18 @@ func adminAPI(a admin) http.Handler {
 		}
 		finish(w, map[string]bool{"done": true}, a.repair(r.Context(), in))
 	})
+	mux.HandleFunc("POST "+adminPath+"reconciliations", func(w http.ResponseWriter, r *http.Request) {
+		var in reconciliation
+		if !read(w, r, &in) {
+			return
+		}
+		out, err := a.reconcile(r.Context(), in, decideWait)
+		finish(w, out, err)
+	})
+	mux.HandleFunc("POST "+adminPath+"redeliveries", func(w http.ResponseWriter, r *http.Request) {
+		out, err := a.redeliver(r.Context(), decideWait)
+		finish(w, out, err)
+	})
 	mux.HandleFunc("GET "+adminPath+"jobs", func(w http.ResponseWriter, r *http.Request) {
 		jobs, err := a.jobs(r.Context())
 		finish(w, jobs, err)
@@ -140,7 +155,7 @@ func finish(w http.ResponseWriter, v any, err error) {
 	switch {
 	case err == nil:
 		answer(w, http.StatusOK, v)
-	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter):
+	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter), errors.Is(err, errNoForge):
 		fail(w, http.StatusNotFound, "not_found", err.Error())
 	case errors.As(err, &usage):
 		fail(w, http.StatusUnprocessableEntity, "invalid", err.Error())

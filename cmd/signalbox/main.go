@@ -38,13 +38,15 @@ const (
 
 // cli is the command line.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the service."`
-	Demo    demoCmd    `cmd:"" help:"Watch the main job with nothing installed: a sandbox forge, a recorded life, every decision explained."`
-	Explain explainCmd `cmd:"" help:"Tell a pull request's story and what it waits for."`
-	Approve approveCmd `cmd:"" help:"Break glass: approve one commit of a pull request. Audited."`
-	Revoke  revokeCmd  `cmd:"" help:"Break glass: take back the approval of a pull request. Audited."`
-	Jobs    jobsCmd    `cmd:"" help:"List, retry or discard dead letters and stuck work."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the service."`
+	Demo      demoCmd      `cmd:"" help:"Watch the main job with nothing installed: a sandbox forge, a recorded life, every decision explained."`
+	Explain   explainCmd   `cmd:"" help:"Tell a pull request's story and what it waits for."`
+	Approve   approveCmd   `cmd:"" help:"Break glass: approve one commit of a pull request. Audited."`
+	Revoke    revokeCmd    `cmd:"" help:"Break glass: take back the approval of a pull request. Audited."`
+	Reconcile reconcileCmd `cmd:"" help:"Compare with the forge: one pull request, a repository, or all."`
+	Redeliver redeliverCmd `cmd:"" help:"Ask the forge for the deliveries that never arrived."`
+	Jobs      jobsCmd      `cmd:"" help:"List, retry or discard dead letters and stuck work."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // usageError is a mistake in how a command was called: exit code 2.

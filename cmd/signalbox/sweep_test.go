@@ -22,10 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/signalbox-ci/signalbox/actor"
-	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
-	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
 // yard is the whole service and a sandbox forge on one clock that the test moves. Everything else is real: HTTP, the
@@ -178,20 +175,6 @@ func (y *yard) story(p *sandbox.PR) string {
 		y.t.Fatal(err)
 	}
 	return b.String()
-}
-
-func (y *yard) pr(p *sandbox.PR) prmanager.PR {
-	y.t.Helper()
-	ref := forge.Ref{Repo: forge.Repo{Instance: "github", ID: y.repo.ID}, Number: p.Number}
-	v, err := actor.See(y.t.Context(), y.running.app.store, prmanager.Subject(ref))
-	if err != nil {
-		y.t.Fatal(err)
-	}
-	d, err := decodePR(v)
-	if err != nil {
-		y.t.Fatal(err)
-	}
-	return d
 }
 
 func (y *yard) triggers(p *sandbox.PR) int {
