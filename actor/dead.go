@@ -26,17 +26,22 @@ type DeadLetter struct {
 // deadKept is how many dead letters one subject lists; older ones stay as records until they expire.
 const deadKept = 100
 
-// deadReconcileAfter leaves Decide time to act on the outcome before the subject compares itself with the outside.
+// deadReconcileAfter is the least pause; it leaves Decide time to act on the outcome before the subject compares itself with the outside.
 const deadReconcileAfter = 10 * time.Second
 
-// bury lists a dead letter in the envelope and answers its record.
+// bury lists a dead letter in the envelope and answers its record. Where the reconcile after one dead letter ends in
+// the next, the pause before the reconcile doubles each time: what is refused for good must not go round for ever.
 func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
 	d.At = now
+	after := deadReconcileAfter
+	if n := len(e.Dead); n > 0 {
+		after = min(max(after, 2*now.Sub(e.Dead[n-1].At)), shutEvery)
+	}
 	e.Dead = append(e.Dead, DeadRef{ID: d.ID, At: now})
 	if n := len(e.Dead) - deadKept; n > 0 {
 		e.Dead = slices.Delete(e.Dead, 0, n)
 	}
-	e.planReconcile(now.Add(deadReconcileAfter), "dead letter")
+	e.planReconcile(now.Add(after), "dead letter")
 	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: deadLife}
 }
 
