@@ -125,7 +125,7 @@ func exists(file string) bool { _, err := os.Stat(file); return err == nil }
 func soak() bool { return os.Getenv("SIGNALBOX_SOAK") == "1" }
 
 // patience bounds every wait. It is reached only when something is broken.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 const (
 	hookSecret = "process-test-secret"
@@ -183,7 +183,7 @@ func begin(t *testing.T, store string, more ...string) *world {
 		"SIGNALBOX_STORE=" + store, "SIGNALBOX_GITHUB_API_URL=" + w.wire.server.URL + "/",
 		"SIGNALBOX_GITHUB_APP_ID=" + strconv.FormatInt(app.ID, 10), "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=" + pemFile,
 		"SIGNALBOX_GITHUB_WEBHOOK_SECRET=" + hookSecret, "SIGNALBOX_TRIGGER=workflow:presubmit.yml@ci", "SIGNALBOX_HOLD=0s",
-		"SIGNALBOX_LOCK_TTL=2s",
+		"SIGNALBOX_LOCK_TTL=2s", "SIGNALBOX_SWEEP=24h",
 	}, more...)
 	t.Cleanup(func() {
 		if w.reader != nil {
