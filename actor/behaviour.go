@@ -129,6 +129,8 @@ type Outcome struct {
 	Err   error         // why, for every code but Done; never contains a secret
 	After time.Duration // wait at least this long before the next try
 	Data  json.RawMessage
+	// Note is a word for the story, where the code does not say all: that a dry run did not do it.
+	Note string
 	// Quiet: a Refused that is an ordinary answer and needs no dead letter; Decide handles it.
 	Quiet bool
 }

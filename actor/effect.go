@@ -108,6 +108,9 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 		if out.Err != nil {
 			line["error"] = out.Err.Error()
 		}
+		if out.Note != "" {
+			line["note"] = out.Note
+		}
 		journal = append(journal, mustJSON(line))
 	}
 	i := env.entry(x.Key)

@@ -49,16 +49,21 @@ func (t *turn) revoke(why Reason, by string) bool {
 func (t *turn) cancelRuns() {
 	for _, key := range slices.Sorted(maps.Keys(t.d.Triggers)) {
 		s := t.d.Triggers[key]
-		if s.Stage == Cancelled || s.done() {
+		if s.gone() || s.done() {
 			continue
 		}
 		s.Stage, s.Settled = Cancelled, !s.Asked
 		t.d.Triggers[key] = s
 		t.pass(CancelRuns)
-		if !t.counted {
-			t.counted = true
-			t.d.Run++
-		}
+		t.count()
+	}
+}
+
+// count begins a new run of the same commit, once per decision.
+func (t *turn) count() {
+	if !t.counted {
+		t.counted = true
+		t.d.Run++
 	}
 }
 
@@ -325,23 +330,9 @@ type timing struct {
 // where that cannot be told any more, it is too early.
 func (t *turn) early(at time.Time, past bool) timing {
 	d := &t.d
-	doubt := false
-	for _, s := range []struct {
-		Span
-		text string
-		skip bool
-	}{
-		{d.Head.Span, "before the newest commit", d.Head.First},
-		{d.BaseSpan, "before the base branch changed", false},
-		{d.OpenSpan, "before it was reopened", false},
-	} {
-		switch {
-		case s.skip || s.At.IsZero():
-		case !at.After(s.Not), s.Exact && at.Before(s.At):
-			return timing{tooEarly, s.text}
-		case at.Before(s.At):
-			doubt = true
-		}
+	when, doubt := t.since(at)
+	if when.verdict == tooEarly {
+		return when
 	}
 	for _, p := range slices.Backward(d.Pushes) {
 		if !p.At.Add(t.f.Policy.Hold).After(at) {
@@ -374,6 +365,33 @@ func (t *turn) early(at time.Time, past bool) timing {
 	return timing{verdict: inTime}
 }
 
+// since judges whether something done at that time can have meant the head, base and opening as they are; doubt where
+// nobody knows when they came.
+func (t *turn) since(at time.Time) (when timing, doubt bool) {
+	d := &t.d
+	if !at.After(d.Denied) {
+		return timing{tooEarly, "before the approval was cancelled"}, false
+	}
+	for _, s := range []struct {
+		Span
+		text string
+		skip bool
+	}{
+		{d.Head.Span, "before the newest commit", d.Head.First},
+		{d.BaseSpan, "before the base branch changed", false},
+		{d.OpenSpan, "before it was reopened", false},
+	} {
+		switch {
+		case s.skip || s.At.IsZero():
+		case !at.After(s.Not), s.Exact && at.Before(s.At):
+			return timing{tooEarly, s.text}, false
+		case at.Before(s.At):
+			doubt = true
+		}
+	}
+	return timing{verdict: inTime}, doubt
+}
+
 // waiting says whether the delivery that would tell how the head came may still arrive; it is asked for as long.
 func (t *turn) waiting() bool {
 	a := Ask{Kind: AskDelivery}
@@ -391,6 +409,7 @@ type labelOrder struct {
 	Ref     forge.Ref `json:"ref"`
 	Label   string    `json:"label"`
 	Present bool      `json:"present"`
+	Dry     bool      `json:"dry,omitempty"`
 }
 
 // Flap guard: so many label writes in so long on one pull request, then none for a while. The ledger still decides.
@@ -465,7 +484,7 @@ func (t *turn) wishLabel() {
 		l.Quiet = t.now.Add(flapQuiet)
 		return
 	}
-	o := labelOrder{Ref: d.Ref, Label: t.f.Policy.Label, Present: want == Present}
+	o := labelOrder{Ref: d.Ref, Label: t.f.Policy.Label, Present: want == Present, Dry: t.f.Policy.DryRun}
 	w := actor.Wish{Key: "label", Class: actor.Cosmetic, Kind: KindLabel, Want: encoded(o), Undo: l.On == want}
 	if want == Absent {
 		t.pass(RemoveLabel)

@@ -16,11 +16,12 @@ const Settle = 30 * time.Second
 
 // Forge is one configured forge as a pull request needs it.
 type Forge struct {
-	Name     string // what texts call it: "GitHub"
-	Self     Self
-	Reader   Reader
-	Labeller Labeller
-	Triggers map[string]Trigger // by the name a policy uses
+	Name      string // what texts call it: "GitHub"
+	Self      Self
+	Reader    Reader
+	Labeller  Labeller
+	Commenter Commenter
+	Triggers  map[string]Trigger // by the name a policy uses
 }
 
 // Config is what New needs. Every function must be safe for concurrent use.
@@ -70,6 +71,8 @@ func repo(s state.Subject, d PR, events []Event) forge.Repo {
 		switch e := e.(type) {
 		case interface{ pull() forge.Pull }:
 			return e.pull().Ref.Repo
+		case Commented:
+			return e.Ref.Repo
 		case ApproveCli:
 			return e.Ref.Repo
 		case RevokeCli:
@@ -132,6 +135,9 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 		if err := json.Unmarshal(e.Want, &o); err != nil {
 			return unreadable(e, err)
 		}
+		if o.Dry || b.policy(o.Ref.Repo).DryRun {
+			return would()
+		}
 		if o.Present {
 			if err := confirm(ctx); err != nil {
 				return stale(fmt.Errorf("before labelling %s: %w", s, err))
@@ -146,22 +152,48 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 		if err := json.Unmarshal(e.Want, &o); err != nil {
 			return unreadable(e, err)
 		}
-		trigger, ok := at.Triggers[o.Trigger]
-		if !ok {
-			return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("no trigger %q is configured any more", o.Trigger)}
+		return b.policy(o.Run.Ref.Repo).do(ctx, at, o, e, now, confirm)
+	case KindSay:
+		var o commentOrder
+		if err := json.Unmarshal(e.Want, &o); err != nil {
+			return unreadable(e, err)
 		}
-		if e.Kind == KindCancel {
-			return cancel(ctx, trigger, o, e, now)
+		switch {
+		case o.Dry || b.policy(o.Ref.Repo).DryRun:
+			return would()
+		case !e.Unsure.IsZero():
+			return actor.Outcome{Code: actor.Done} // it may have been said: rather once too few than twice
 		}
-		return start(ctx, at.Reader, trigger, o, e, now, confirm)
+		if err := confirm(ctx); err != nil {
+			return stale(fmt.Errorf("before answering on %s: %w", s, err))
+		}
+		if err := at.Commenter.Comment(ctx, o.Ref, o.Text); err != nil {
+			return outcome(fmt.Errorf("answer on %s: %w", s, err))
+		}
+		return actor.Outcome{Code: actor.Done}
 	}
 	return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("nobody does effects of kind %q", e.Kind)}
+}
+
+// do starts or cancels a run.
+func (p Policy) do(ctx context.Context, at Forge, o RunOrder, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
+	if o.Dry || p.DryRun {
+		return would()
+	}
+	trigger, ok := at.Triggers[o.Trigger]
+	if !ok {
+		return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("no trigger %q is configured any more", o.Trigger)}
+	}
+	if e.Kind == KindCancel {
+		return cancel(ctx, trigger, o, e, now)
+	}
+	return start(ctx, at.Reader, trigger, o, e, now, confirm)
 }
 
 // start starts a run once: a call that may have left before is looked for first, and "not found" is not believed
 // before Settle.
 func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
-	if !e.Unsure.IsZero() {
+	if !e.Unsure.IsZero() && o.Rerun.IsZero() { // running again is safe to be sent twice
 		receipt, found, err := trigger.Find(ctx, o.Run)
 		switch wait := e.Unsure.Add(Settle).Sub(now); {
 		case err != nil:
@@ -172,15 +204,23 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 			return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("run %s may still appear", o.Run.Key)}
 		}
 	}
-	live, err := r.Pull(ctx, o.Run.Ref)
-	if err != nil {
-		return outcome(fmt.Errorf("read %s before starting run %s: %w", o.Run.Ref, o.Run.Key, err))
-	}
-	if !live.Open || live.Head.SHA != o.Run.SHA || live.Base.Name != o.Base {
-		return stale(fmt.Errorf("%s has moved since run %s was granted", o.Run.Ref, o.Run.Key))
+	if o.Run.Ref.Number != 0 { // a merge group never moves
+		live, err := r.Pull(ctx, o.Run.Ref)
+		if err != nil {
+			return outcome(fmt.Errorf("read %s before starting run %s: %w", o.Run.Ref, o.Run.Key, err))
+		}
+		if !live.Open || live.Head.SHA != o.Run.SHA || live.Base.Name != o.Base {
+			return stale(fmt.Errorf("%s has moved since run %s was granted", o.Run.Ref, o.Run.Key))
+		}
 	}
 	if err := confirm(ctx); err != nil {
 		return stale(fmt.Errorf("before starting run %s: %w", o.Run.Key, err))
+	}
+	if again, ok := trigger.(Rerunner); ok && !o.Rerun.IsZero() {
+		if err := again.Rerun(ctx, o.Run, o.Rerun); err != nil {
+			return outcome(fmt.Errorf("run %s again: %w", o.Run.Key, err))
+		}
+		return actor.Outcome{Code: actor.Done}
 	}
 	receipt, err := trigger.Start(ctx, o.Run)
 	if err != nil {
@@ -212,6 +252,11 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 
 func unreadable(e actor.Entry, err error) actor.Outcome {
 	return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("entry %s of kind %q cannot be read: %w", e.Key, e.Kind, err)}
+}
+
+// would is the end of every effect in a dry run.
+func would() actor.Outcome {
+	return actor.Outcome{Code: actor.Done, Note: "would, but this is a dry run"}
 }
 
 func stale(err error) actor.Outcome { return actor.Outcome{Code: actor.Stale, Err: err} }

@@ -27,6 +27,8 @@ type turn struct {
 	counted  bool // run was counted up
 	granted  bool // a grant was made in this turn
 	tells    bool // the story gets a line even if nothing follows
+	lookRuns bool // compare with what became of the runs
+	rerun    time.Time
 
 	asks   []Ask
 	wishes []actor.Wish
@@ -39,6 +41,11 @@ type turn struct {
 // needed and did not have.
 func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step actor.Step[PR], asks []Ask) {
 	t := &turn{s: s, d: d.clone(), f: f, now: now}
+	if d.Dry && !f.Policy.DryRun {
+		t.pass(DryRunOver)
+		t.d = PR{Ref: d.Ref, Seq: d.Seq, Run: d.Run + 1, Adopting: true} // no number or key is ever used twice
+	}
+	t.d.Dry = f.Policy.DryRun
 	for _, e := range events {
 		t.line.In = append(t.line.In, e.words())
 		done, ours := e.(Effected)
@@ -142,11 +149,11 @@ func (t *turn) apply(e Event) {
 	case ApproveCli:
 		t.pass(CliApproved)
 		t.refer(e.Ref)
-		t.d.Asked = append(t.d.Asked, Approval{Channel: ByCli, SHA: e.SHA, By: forge.Actor{Login: e.By}, Reason: plain(e.Reason, 200)})
+		t.asksApproval(Approval{Channel: ByCli, SHA: e.SHA, By: forge.Actor{Login: e.By}, Reason: plain(e.Reason, 200)})
 	case RevokeCli:
 		t.pass(CliRevoked)
 		t.refer(e.Ref)
-		t.d.Asked, t.d.AutoDue, t.d.Head.Left = nil, false, 0
+		t.d.Asked, t.d.Requests, t.d.AutoDue, t.d.Head.Left = nil, nil, false, 0
 		if t.revoke(CliRevoked, plain(e.By, 40)) {
 			t.shut(CliRevoked, "approval revoked by operator "+plain(e.By, 40)+"; "+forMaintainer)
 		}
@@ -155,15 +162,18 @@ func (t *turn) apply(e Event) {
 	case Effected:
 		t.effected(e.Result)
 	case RunReported:
-		t.reported(e.Report)
+		t.bench().reported(e.Report, t.counts)
+	case Commented:
+		t.commented(e.Comment)
+	case Pressed:
+		t.pressed(e.Pressed)
+	case NativeRan:
+		t.native(e.Native)
 	case Reconcile:
 		t.pass(Reconciled)
 		t.refer(e.Ref)
 		t.d.Adopting = t.d.Adopting || !t.d.seen()
-		t.d.LiveDue, t.reassert = !t.live, true
-		if t.d.seen() && !t.d.Adopting {
-			t.d.LabelDue = &Nudge{Since: t.now, Whole: true}
-		}
+		t.compare()
 	case Unhandled:
 		t.pass(NothingHandled)
 	}
@@ -216,7 +226,7 @@ func (t *turn) observe(p forge.Pull) {
 		t.pass(FirstSight)
 		t.first = true
 		d.Head = Head{SHA: p.Head.SHA, Span: Span{At: at}, First: true}
-		d.Open, d.Merged, d.Draft, d.Base, d.Run = p.Open, p.Merged, p.Draft, p.Base.Name, 1
+		d.Open, d.Merged, d.Draft, d.Base, d.Run = p.Open, p.Merged, p.Draft, p.Base.Name, max(d.Run, 1)
 		d.AutoDue = !d.Adopting
 	}
 	if !p.Open && (d.Open || d.Merged != p.Merged) {
@@ -342,10 +352,10 @@ func (t *turn) carry(e Pushed) {
 	}
 	g := d.Grants[d.Head.Left-1]
 	d.Head.Left = 0
-	if e.Before != g.SHA || g.Base != d.Base || e.Sender.Bot || g.Channel == ByBeing {
+	if e.Before != g.SHA || e.Sender.Bot || g.Channel == ByBeing {
 		return
 	}
-	d.Asked = append(d.Asked, Approval{Channel: ByCarry, SHA: e.After, By: e.Sender, Evidence: g.Evidence, Entry: g.Entry})
+	t.asksApproval(Approval{Channel: ByCarry, SHA: e.After, By: e.Sender, Evidence: g.Evidence, Entry: g.Entry})
 }
 
 func (t *turn) labelled(e Labelled) {
@@ -365,7 +375,7 @@ func (t *turn) nudged() time.Time {
 // settle judges everything that is due, with the facts at hand. What cannot be judged stays due.
 func (t *turn) settle() {
 	d := &t.d
-	if d.LiveDue || !d.seen() && (d.Adopting || len(d.Asked) > 0) {
+	if d.LiveDue || !d.seen() && (d.Adopting || len(d.Asked)+len(d.Requests) > 0) {
 		t.need(Ask{Kind: AskLive})
 	}
 	if !d.seen() {
@@ -386,6 +396,8 @@ func (t *turn) settle() {
 	t.judgeLabels()
 	t.judgeAuto()
 	t.judgeAsked()
+	t.judgeRequests()
+	t.judgeRuns()
 }
 
 // adopt records a pull request that is older than our first contact. Nothing is triggered and no label touched.
@@ -445,11 +457,40 @@ func (t *turn) judgeAsked() {
 			t.pass(StaleApproval, short(a.SHA))
 		case d.Standing() != nil && d.Standing().Channel != ByBeing:
 			t.pass(AlreadyGranted)
-		default:
+		case a.Channel == ByCli:
 			a.Evidence = d.SeenAt
 			t.grant(a)
+		case !t.judgeAsker(a):
+			d.Asked = append(d.Asked, a)
 		}
 	}
+}
+
+// judgeAsker judges a comment's or the button's approval of the live head, and answers whether it could be judged. It
+// must have been given for the head as it came, into the base as it is, and since it was opened.
+func (t *turn) judgeAsker(a Approval) bool {
+	if a.Evidence.IsZero() {
+		a.Evidence = t.d.SeenAt
+	}
+	switch when, doubt := t.since(a.Evidence); {
+	case when.verdict == tooEarly:
+		t.pass(StaleApproval, short(a.SHA)+": "+when.text)
+		return true
+	case doubt && t.waiting():
+		return false
+	case doubt:
+		t.pass(StaleApproval, short(a.SHA)+": close to a push we were not told of")
+		return true
+	}
+	switch t.trusts(Trust, a.By) {
+	case unknown:
+		return false
+	case no:
+		t.pass(ApproverUntrusted, name(a.By))
+	case yes:
+		t.grant(a)
+	}
+	return true
 }
 
 // judgeAuto is Is_Auto: whether the pull request runs by itself, or why it waits.
@@ -564,22 +605,7 @@ func (t *turn) written(w status.Written) {
 		}
 		return
 	}
-	s, ok := d.Triggers[w.Key]
-	if !ok || s.Seq != w.Seq || s.Stage != Checking {
-		return
-	}
-	t.pass(shownOr(w.OK))
-	if s.Stage = Sent; !w.OK {
-		s.Stage, s.Why = Refused, "its check cannot be shown: "+plain(w.Why, 100)
-	}
-	d.Triggers[w.Key] = s
-}
-
-func shownOr(ok bool) Reason {
-	if ok {
-		return CheckShown
-	}
-	return CheckRefused
+	t.bench().written(w)
 }
 
 // effected books how one of our effects ended.
@@ -597,16 +623,26 @@ func (t *turn) effected(r actor.Result) {
 		}
 	case what == "label":
 		t.labelWritten(r)
-	case r.Kind == KindTrigger:
-		if s, ok := d.Triggers[key]; ok {
-			d.Triggers[key] = t.triggered(s, r)
-		}
-	case r.Kind == KindCancel:
-		if s, ok := d.Triggers[key]; ok && r.Code == actor.Done {
-			s.Settled = s.Stage == Cancelled && s.Undone
-			d.Triggers[key] = s
-		}
+	default:
+		t.bench().effected(r)
 	}
+}
+
+// bench is this decision's part about runs.
+func (t *turn) bench() bench {
+	if t.d.Triggers == nil {
+		t.d.Triggers = map[string]Started{}
+	}
+	return bench{
+		s: t.s, ref: t.d.Ref, now: t.now, dry: t.f.Policy.DryRun, runs: t.d.Triggers, seq: &t.d.Seq, want: t.want, pass: t.pass,
+		reassert: func(s Started) bool { return t.reassert && s.Order.Run.SHA == t.d.Head.SHA && !s.gone() },
+	}
+}
+
+// counts says whether what becomes of a run matters: it was started under the grant that stands.
+func (t *turn) counts(s Started) bool {
+	d := &t.d
+	return d.Standing() != nil && s.Order.Run.SHA == d.Head.SHA && s.Base == d.Base && !s.gone()
 }
 
 // gateTold: the commit has heard. Of a former head nothing more is to be said.
@@ -621,56 +657,6 @@ func (t *turn) gateTold(sha string, r actor.Result) {
 	} else {
 		delete(t.d.Told, sha)
 	}
-}
-
-// triggered books how a trigger ended.
-func (t *turn) triggered(s Started, r actor.Result) Started {
-	s.Pending = false
-	if r.Code == actor.Dropped {
-		s.Settled = true
-		return s
-	}
-	if r.Code == actor.Done {
-		t.pass(TriggerTaken, plain(s.Order.Run.Presubmit, 60))
-		_ = json.Unmarshal(r.Data, &s.Order.Receipt) // none is a receipt too
-		s.URL = s.Order.Receipt.URL
-		if s.Stage == Cancelled { // started after all
-			s.Undone, s.Settled = false, false
-		} else {
-			s.Stage, s.Why = Accepted, ""
-		}
-	} else if s.Stage == Sent {
-		s.Stage, s.Why = Refused, plain(r.Error, 120)
-		t.pass(TriggerRefused, s.Why)
-	}
-	return s
-}
-
-// reported books what became of a run. Only a run that counts now has a say; one that goes on without a grant is
-// cancelled again.
-func (t *turn) reported(r Report) {
-	d := &t.d
-	s, ok := d.Triggers[r.Key]
-	switch {
-	case !ok || d.Standing() == nil || s.Order.Run.SHA != d.Head.SHA || s.Base != d.Base || s.Stage == Cancelled:
-		t.pass(RunStale)
-		if ok && s.Stage == Cancelled && s.Asked && !r.State.Completed() {
-			s.Undone, s.Settled = false, false
-			d.Triggers[r.Key] = s
-		}
-		return
-	case s.done() && !r.State.Completed():
-		s.Attempt++
-	}
-	t.pass(RunReport, string(r.State))
-	s.Result = r.State
-	if !slices.Contains([]forge.CheckState{forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled}, r.State) {
-		s.Result = forge.CheckFailure // whatever else a run may end in is no pass
-	}
-	if s.Stage = Accepted; r.URL != "" {
-		s.URL = r.URL
-	}
-	d.Triggers[r.Key] = s
 }
 
 // trigger makes a standing grant start what it has not started: one record per run key, never two.
@@ -690,13 +676,16 @@ func (t *turn) trigger() {
 			}
 			continue
 		}
-		s := Started{Base: g.Base, N: d.Run, Native: p.Native, Stage: Checking, Begun: t.now, Order: RunOrder{
+		s := Started{Base: g.Base, N: d.Run, Native: p.Native, Source: p.Source, Stage: Checking, Begun: t.now, Order: RunOrder{
 			Trigger: p.Trigger, Base: g.Base, Run: forge.Run{
 				Key: key, Ref: d.Ref, SHA: g.SHA, BaseSHA: g.BaseSHA, HeadRepoID: d.HeadRepo, Presubmit: p.Name,
 			},
 		}}
 		if p.Native {
-			s.Stage = Sent
+			s.Stage, s.Order.Rerun = Sent, t.rerun
+			if g.Channel != ByTrust && t.now.Sub(later(d.Head.Span.At, d.OpenSpan.At)) > heldGone {
+				s.Why = "Actions drops runs that were held back for 30 days: push or reopen"
+			}
 		}
 		if d.Triggers == nil {
 			d.Triggers = map[string]Started{}
@@ -742,6 +731,9 @@ func (t *turn) ask() {
 	d := &t.d
 	var questions []Question
 	for _, a := range t.asks {
+		if a.Kind == AskRun {
+			continue
+		}
 		asked := false
 		q := Question{Ask: a, SHA: d.Head.SHA, Since: t.now, Next: t.now}
 		if i := slices.IndexFunc(d.Questions, func(o Question) bool { return o.Ask.key() == a.key() && o.SHA == d.Head.SHA }); i >= 0 {
@@ -760,7 +752,7 @@ func (t *turn) ask() {
 		q.Loud = !t.now.Before(q.Since.Add(askLoud))
 		if !t.now.Before(q.Since.Add(askExpiry)) {
 			t.pass(GaveUp, q.text())
-			d.AutoDue, d.LiveDue, d.Adopting, d.LabelDue, d.Asked = false, false, false, nil, nil
+			d.AutoDue, d.LiveDue, d.Adopting, d.LabelDue, d.Asked, d.Requests = false, false, false, nil, nil, nil
 			t.shut(GaveUp, "gave up asking: "+q.text()+"; label again")
 			d.Questions = nil
 			return
@@ -788,7 +780,7 @@ func (f Facts) of(a Ask) (looked bool, why string, after time.Duration) {
 	case AskTrust:
 		v := f.Trusts[a.key()]
 		return v.Looked, v.Why, v.After
-	case AskDelivery:
+	case AskDelivery, AskRun:
 	}
 	return false, "", 0
 }

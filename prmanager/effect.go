@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
-	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
 )
@@ -19,12 +18,19 @@ const (
 	KindLabel   = "label"
 	KindTrigger = "trigger"
 	KindCancel  = "cancel"
+	KindSay     = "say"
 )
 
-// want wishes for something, with words for the story.
+// want wishes for something, with words for the story, or none.
 func (t *turn) want(w actor.Wish, words string) {
 	t.wishes = append(t.wishes, w)
-	t.line.Did = append(t.line.Did, words)
+	switch {
+	case words == "":
+	case t.f.Policy.DryRun:
+		t.line.Did = append(t.line.Did, "would "+words)
+	default:
+		t.line.Did = append(t.line.Did, words)
+	}
 }
 
 // wish computes from the document what should be true outside, and wishes for what was not wished for yet. The order
@@ -36,11 +42,16 @@ func (t *turn) wish() {
 	if !d.seen() || d.Adopting {
 		return
 	}
+	if g := d.Standing(); g != nil && d.Passing() {
+		g.Opened = true
+	}
 	t.tellGates()
 	t.wishAbsent()
-	t.wishCancels()
-	t.tellChecks()
-	t.wishTriggers()
+	b := t.bench()
+	b.cancels(t.reassert)
+	b.file()
+	b.checks()
+	b.triggers()
 	t.wishPresent()
 }
 
@@ -87,7 +98,7 @@ func (t *turn) tellGates() {
 		to := status.Subject(d.Ref.Repo, sha)
 		w := actor.Wish{Key: "gate/" + sha, Class: actor.Shutting, Kind: status.KindGate, To: &to, Want: encoded(status.Gate{
 			Pull: t.s, Ref: d.Ref, SHA: sha, Check: t.f.Policy.Check, Seq: says.Seq,
-			Open: says.Open, Merged: says.Merged, Granted: says.Granted, Title: says.Title, Summary: says.Summary, Tell: says.Granted,
+			Open: says.Open, Merged: says.Merged, Granted: says.Granted, Title: says.Title, Summary: says.Summary, Tell: says.Granted, Dry: t.f.Policy.DryRun,
 		})}
 		words := "gate " + short(sha) + " shut"
 		if !says.Granted && d.starting() && (!known || old.Heard && !old.Granted) {
@@ -104,77 +115,6 @@ func (t *turn) tellGates() {
 			t.pass(GateShut)
 		}
 		t.want(w, words)
-	}
-}
-
-// keys lists the run keys by age.
-func (d *PR) keys() []string {
-	return slices.SortedFunc(maps.Keys(d.Triggers), func(a, b string) int {
-		if c := d.Triggers[a].Begun.Compare(d.Triggers[b].Begun); c != 0 {
-			return c
-		}
-		return strings.Compare(a, b)
-	})
-}
-
-func (t *turn) wishCancels() {
-	for _, key := range t.d.keys() {
-		s := t.d.Triggers[key]
-		over := s.done() && s.Pending // it has run, only the trigger's own answer is missing: nothing may start it now
-		if !over && (s.Stage != Cancelled || !s.Asked || s.Settled || s.Undone && !t.reassert) {
-			continue
-		}
-		// The same key as the trigger: one that still waits and was never attempted vanishes together with this.
-		t.want(actor.Wish{Key: "run/" + key, Class: actor.Shutting, Kind: KindCancel, Want: encoded(s.Order), Undo: s.Pending}, "cancel "+key)
-		s.Undone, s.Pending = true, false
-		t.d.Triggers[key] = s
-	}
-}
-
-// tellChecks tells the commits what the presubmit checks of ours should show.
-func (t *turn) tellChecks() {
-	d := &t.d
-	for _, key := range d.keys() {
-		s := d.Triggers[key]
-		show, title := forge.CheckQueued, "Queued"
-		switch {
-		case s.Native:
-			continue
-		case s.done() || s.Stage != Cancelled && s.Result != "":
-			show, title = s.Result, strings.ReplaceAll(string(s.Result), "_", " ")
-		case s.Stage == Cancelled:
-			show, title = forge.CheckCancelled, "Cancelled: the approval no longer stands"
-		case s.Stage == Refused:
-			show, title = forge.CheckFailure, "Cannot be started: "+plain(s.Why, 100)
-		}
-		again := t.reassert && s.Order.Run.SHA == d.Head.SHA && s.Stage != Cancelled
-		if show == s.Shown && !again {
-			continue
-		}
-		d.Seq++
-		s.Shown, s.Seq = show, d.Seq
-		d.Triggers[key] = s
-		to := status.Subject(d.Ref.Repo, s.Order.Run.SHA)
-		w := actor.Wish{Key: "check/" + key, Class: actor.Permitting, Kind: status.KindPresubmit, To: &to, Want: encoded(status.Presubmit{
-			Pull: t.s, Ref: d.Ref, SHA: s.Order.Run.SHA, Key: key, Name: s.Order.Run.Presubmit, Seq: s.Seq,
-			State: show, Title: title, URL: s.URL, Attempt: s.Attempt, Tell: s.Stage == Checking,
-		})}
-		if show == forge.CheckCancelled || show == forge.CheckFailure {
-			w.Class = actor.Shutting
-		}
-		t.want(w, "check "+plain(s.Order.Run.Presubmit, 60)+" "+string(show))
-	}
-}
-
-func (t *turn) wishTriggers() {
-	for _, key := range t.d.keys() {
-		s := t.d.Triggers[key]
-		if s.Stage != Sent || s.Asked {
-			continue
-		}
-		s.Asked, s.Pending = true, true
-		t.d.Triggers[key] = s
-		t.want(actor.Wish{Key: "run/" + key, Class: actor.Permitting, Kind: KindTrigger, Want: encoded(s.Order)}, "trigger "+key)
 	}
 }
 

@@ -77,9 +77,11 @@ type Order struct {
 
 // Report is what became of a run, told by whoever watches the CI side.
 type Report struct {
-	Key   string           `json:"key"`
-	State forge.CheckState `json:"state"`
-	URL   string           `json:"url,omitempty"`
+	Key     string           `json:"key"`
+	State   forge.CheckState `json:"state"`
+	URL     string           `json:"url,omitempty"`
+	RunID   string           `json:"run_id,omitempty"`  // the CI side's id of the run, where it has one
+	Attempt int              `json:"attempt,omitempty"` // from 1; a later one follows a re-run
 }
 
 // Repair asks a pull request to compare itself with the forge. A pull request that was never seen is adopted by it.
@@ -138,6 +140,12 @@ type (
 	Effected struct{ actor.Result }
 	// RunReported is the end, or the beginning, of a run at the CI side.
 	RunReported struct{ Report }
+	// Commented is a comment with commands.
+	Commented struct{ Comment }
+	// Pressed is a press on a check of ours.
+	Pressed struct{ status.Pressed }
+	// NativeRan is news of a run that the forge started by itself.
+	NativeRan struct{ status.Native }
 	// Reconcile compares with the forge.
 	Reconcile struct{ Repair }
 	// Unhandled is a delivery whose actions nobody handles. It changes nothing and is counted.
@@ -156,6 +164,9 @@ func (RevokeCli) event()    {}
 func (Written) event()      {}
 func (Effected) event()     {}
 func (RunReported) event()  {}
+func (Commented) event()    {}
+func (Pressed) event()      {}
+func (NativeRan) event()    {}
 func (Reconcile) event()    {}
 func (Unhandled) event()    {}
 
@@ -205,7 +216,28 @@ func (e Effected) words() string {
 	return w
 }
 func (e RunReported) words() string { return "run " + plain(e.Key, 40) + " is " + string(e.State) }
-func (e Reconcile) words() string   { return "reconcile: " + plain(e.Why, 40) }
+func (e Commented) words() string {
+	w := "comment by " + name(e.By) + ":"
+	for i, c := range e.Commands {
+		if i > 0 {
+			w += ","
+		}
+		switch c.Verb {
+		case VerbApprove:
+			w += " approve " + short(c.SHA)
+		default:
+			w += " " + plain(string(c.Verb), 20)
+		}
+	}
+	return w
+}
+func (e Pressed) words() string {
+	return plain(e.What, 20) + " pressed by " + name(e.By) + " on " + short(e.SHA)
+}
+func (e NativeRan) words() string {
+	return "run of " + short(e.SHA) + " is " + string(nativeState(e.Native))
+}
+func (e Reconcile) words() string { return "reconcile: " + plain(e.Why, 40) }
 func (e Unhandled) words() string {
 	w := "nothing we handle"
 	for _, a := range e.Actions {
@@ -254,6 +286,24 @@ func parse(s state.Subject, m state.Mail) ([]Event, error) {
 			err = errForeign
 		}
 		return []Event{Reconcile{r}}, err
+	case KindComment:
+		c, err := decode[Comment](m.Body)
+		if err == nil {
+			err = c.check(s)
+		}
+		return []Event{Commented{c}}, err
+	case status.KindPressed:
+		p, err := decode[status.Pressed](m.Body)
+		if err == nil && !isSHA(p.SHA) {
+			err = errSHA
+		}
+		return []Event{Pressed{p}}, err
+	case status.KindNative:
+		n, err := decode[status.Native](m.Body)
+		if err == nil && !isSHA(n.SHA) {
+			err = errSHA
+		}
+		return []Event{NativeRan{n}}, err
 	case status.KindWritten:
 		w, err := decode[status.Written](m.Body)
 		return []Event{Written{w}}, err
@@ -303,6 +353,23 @@ func (n *Note) check(s state.Subject) error {
 		}
 	}
 	p.Head.Name = "" // an outsider chose it and nothing needs it
+	return nil
+}
+
+func (c Comment) check(s state.Subject) error {
+	switch {
+	case Subject(c.Ref) != s:
+		return errForeign
+	case c.At.IsZero():
+		return errTime
+	case len(c.Commands) > maxLabels, len(c.Ref.Repo.Name) > maxName:
+		return errLong
+	}
+	for _, said := range c.Commands {
+		if said.SHA != "" && !isSHA(said.SHA) {
+			return errSHA
+		}
+	}
 	return nil
 }
 

@@ -22,6 +22,8 @@ type Policy struct {
 	// where author or pusher is untrusted.
 	Hold   time.Duration
 	Strict bool
+	// DryRun: look and decide, and write nothing at the forge.
+	DryRun bool
 }
 
 // Presubmit is one check that is triggered for an approved commit.
@@ -29,6 +31,7 @@ type Presubmit struct {
 	Name    string // of its check
 	Trigger string // name of the trigger that starts it
 	Native  bool   // the CI reports on the pull request by itself: no check of ours
+	Source  Source // what deliveries about its runs look like; zero = there are none
 }
 
 // Self is as whom we act at a forge.
@@ -53,6 +56,7 @@ type Ask struct {
 	Kind AskKind     `json:"kind"`
 	List List        `json:"list,omitempty"` // of AskTrust
 	Who  forge.Actor `json:"who,omitzero"`   // of AskTrust
+	Key  string      `json:"key,omitempty"`  // of AskRun
 }
 
 // AskKind is what an Ask is about.
@@ -63,6 +67,7 @@ const (
 	AskLive    AskKind = "live"    // the live pull request
 	AskHistory AskKind = "history" // the label history
 	AskTrust   AskKind = "trust"   // whether Who satisfies List
+	AskRun     AskKind = "run"     // what became of the run Key; asked once, and not again without an answer
 	// AskDelivery is asked of nobody: a delivery that must be under way (the push that brought the head, say) would
 	// tell.
 	AskDelivery AskKind = "delivery"
@@ -70,7 +75,7 @@ const (
 
 // key makes equal questions equal, whatever login a person has by now.
 func (a Ask) key() string {
-	return string(a.Kind) + "/" + string(a.List) + "/" + strconv.FormatInt(a.Who.ID, 10)
+	return string(a.Kind) + "/" + string(a.List) + "/" + strconv.FormatInt(a.Who.ID, 10) + a.Key
 }
 
 // Fact is an answer: known, or unknown for a reason. The zero Fact is one that nobody looked for.
@@ -88,7 +93,8 @@ type Facts struct {
 	Self    Self
 	Live    Fact[forge.Pull]
 	History Fact[[]forge.LabelEntry]
-	Trusts  map[string]Fact[bool] // by Ask.key
+	Trusts  map[string]Fact[bool]     // by Ask.key
+	Runs    map[string]Fact[RunState] // by run key
 }
 
 // Pins remembers which account a login in a `user:` rule means.
@@ -106,7 +112,7 @@ const looks = 8
 // look answers every question that the decision would ask. The decision itself says what it needs: it is run on what
 // is known so far until it asks nothing new, so that looking can never drift from deciding.
 func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided func(Facts) ([]Ask, PR), known func(Ask) (Fact[bool], bool)) Facts {
-	f.Trusts = map[string]Fact[bool]{}
+	f.Trusts, f.Runs = map[string]Fact[bool]{}, map[string]Fact[RunState]{}
 	tried := map[string]bool{}
 	for range looks {
 		asks, d := undecided(f)
@@ -136,6 +142,8 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 					continue
 				}
 				f.Trusts[a.key()] = b.trusted(ctx, forgeOf, f.Policy, d, a)
+			case AskRun:
+				f.Runs[a.Key] = runState(ctx, forgeOf, d.Triggers[a.Key])
 			case AskDelivery:
 			}
 		}
@@ -144,6 +152,15 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 		}
 	}
 	return f
+}
+
+// runState looks at one run, where its trigger can.
+func runState(ctx context.Context, forgeOf Forge, s Started) Fact[RunState] {
+	w, ok := forgeOf.Triggers[s.Order.Trigger].(Watcher)
+	if !ok {
+		return Fact[RunState]{Known: true, Looked: true}
+	}
+	return fact[RunState](forgeOf.Name)(w.State(ctx, s.Order.Run, s.Order.Receipt))
 }
 
 // trusted asks the rules of a list in order, until one is satisfied. One that cannot be asked makes the answer
@@ -212,7 +229,7 @@ func (q Question) text() string {
 		return "cannot read who set the label: " + why
 	case AskTrust:
 		return "cannot verify " + name(q.Ask.Who) + ": " + why
-	case AskDelivery:
+	case AskDelivery, AskRun:
 	}
 	return "the delivery of the last push has not come"
 }

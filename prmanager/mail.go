@@ -40,7 +40,7 @@ type Comment struct {
 type RunOf struct {
 	Key     string        `json:"key"`
 	Subject state.Subject `json:"subject"`          // whom to report to
-	Trigger string        `json:"trigger"`          // name of the trigger that starts it
+	Source  Source        `json:"source"`           // what its run must come from, until the id is known
 	RunID   string        `json:"run_id,omitempty"` // once known
 	Over    bool          `json:"over,omitempty"`   // nothing more is to be reported
 }

@@ -2,6 +2,7 @@ package prmanager
 
 import (
 	"context"
+	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
 )
@@ -30,4 +31,29 @@ type Trigger interface {
 	Start(ctx context.Context, run forge.Run) (forge.Receipt, error)
 	// Cancel stops the run; a run that is gone or finished is a success.
 	Cancel(ctx context.Context, run forge.Run, receipt forge.Receipt) error
+}
+
+// Watcher is a Trigger that can say what became of a run, for results whose delivery was lost. The zero RunState means
+// that there is none.
+type Watcher interface {
+	State(ctx context.Context, run forge.Run, receipt forge.Receipt) (RunState, error)
+}
+
+// RunState is a run as the CI side shows it. A native trigger answers for all its runs at once.
+type RunState struct {
+	Receipt forge.Receipt
+	State   forge.CheckState // CheckActionRequired: held back until somebody approves it; empty = no such run
+	Attempt int              // from 1
+}
+
+// Rerunner is a native Trigger that can run again what has ended at a commit.
+type Rerunner interface {
+	// Rerun lets go on what is held back, and runs again what had ended before asked, in the forge's time: sent twice
+	// it does it once.
+	Rerun(ctx context.Context, run forge.Run, asked time.Time) error
+}
+
+// Commenter writes comments: only ever the ready-to-paste answer to a command that lacks its SHA.
+type Commenter interface {
+	Comment(ctx context.Context, ref forge.Ref, text string) error
 }

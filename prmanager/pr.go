@@ -52,7 +52,16 @@ type PR struct {
 	Adopting  bool       `json:"adopting,omitempty"` // found by reconcile, not judged yet
 	LabelDue  *Nudge     `json:"label_due,omitempty"`
 	Asked     []Approval `json:"asked,omitempty"`
+	Requests  []Request  `json:"requests,omitempty"`
 	Questions []Question `json:"questions,omitempty"`
+
+	Denied   time.Time `json:"denied,omitzero"`    // newest /ok-to-test cancel that was heeded: nothing asked before it grants
+	Retests  Retests   `json:"retests,omitzero"`   // by the author
+	Answered []string  `json:"answered,omitempty"` // commits for which the ready-to-paste comment was written, the newest few
+
+	// Dry: decided in a dry run. What the document then believes to be at the forge never was, so once writing is
+	// allowed it begins anew.
+	Dry bool `json:"dry,omitempty"`
 
 	Label LabelState `json:"label,omitzero"`
 
@@ -180,6 +189,8 @@ type Grant struct {
 	// label entry it rests on, if any.
 	Evidence time.Time `json:"evidence,omitzero"`
 	Entry    int64     `json:"entry,omitempty"`
+	// Opened: the gate has been open by it. It then stays open while a presubmit is run once more.
+	Opened   bool      `json:"opened,omitempty"`
 	Ended    time.Time `json:"ended,omitzero"` // store time; zero = it stands
 	EndedBy  string    `json:"ended_by,omitempty"`
 	EndedWhy Reason    `json:"ended_why,omitempty"`
@@ -208,52 +219,6 @@ type Approval struct {
 	Reason   string      `json:"reason,omitempty"`
 	Evidence time.Time   `json:"evidence,omitzero"`
 	Entry    int64       `json:"entry,omitempty"`
-}
-
-// Stage is how far a presubmit has come.
-type Stage string
-
-// The stages of a presubmit.
-const (
-	Checking  Stage = "checking"  // its check is being shown; nothing was started
-	Sent      Stage = "sent"      // the trigger is in the outbox
-	Accepted  Stage = "accepted"  // the CI side took it
-	Refused   Stage = "refused"   // the check or the trigger was refused for good
-	Cancelled Stage = "cancelled" // by us; the cancel may still be in the outbox
-)
-
-// Started is the record of one run key. While it is there the key is not triggered again.
-type Started struct {
-	Order   RunOrder         `json:"order"`
-	Base    string           `json:"base"`
-	N       int              `json:"n"` // the run counter in the key
-	Native  bool             `json:"native,omitempty"`
-	Stage   Stage            `json:"stage"`
-	Result  forge.CheckState `json:"result,omitempty"` // completed, or in_progress; empty = nothing reported
-	URL     string           `json:"url,omitempty"`
-	Why     string           `json:"why,omitempty"`     // of Refused
-	Asked   bool             `json:"asked,omitempty"`   // the trigger has been wished for
-	Pending bool             `json:"pending,omitempty"` // … and no result has come
-	Undone  bool             `json:"undone,omitempty"`  // the cancel has been wished for
-	Settled bool             `json:"settled,omitempty"` // the cancel is done
-	Shown   forge.CheckState `json:"shown,omitempty"`   // what its check was last told to show
-	Seq     int64            `json:"seq,omitempty"`     // … under this number
-	Attempt int              `json:"attempt,omitempty"` // of the check; a completed one cannot reopen
-	Begun   time.Time        `json:"begun,omitzero"`    // store time
-}
-
-// done says whether its result is final.
-func (s Started) done() bool { return s.Result != "" && s.Result.Completed() }
-
-// triggersKept bounds PR.Triggers; those of the head and those not settled are always kept.
-const triggersKept = 100
-
-// RunOrder is what a trigger is told; the Want of its wish.
-type RunOrder struct {
-	Trigger string        `json:"trigger"` // name of the trigger
-	Base    string        `json:"base"`    // branch name, compared with the live one before starting; never sent
-	Run     forge.Run     `json:"run"`
-	Receipt forge.Receipt `json:"receipt,omitzero"` // for a cancel
 }
 
 // Nudge says that the label history should be read.
@@ -362,7 +327,7 @@ func (d *PR) Passing() bool {
 		return true
 	}
 	for _, s := range d.current() {
-		if s.Stage != Accepted && !s.done() {
+		if s.Stage == Refused || s.Stage != Accepted && !s.done() && !g.Opened {
 			return false
 		}
 	}
@@ -375,13 +340,13 @@ func (d *PR) starting() bool {
 	return g != nil && !d.Passing() && !slices.ContainsFunc(d.current(), func(s Started) bool { return s.Stage == Refused })
 }
 
-// current lists the presubmits of the head and base that count now, by name: of each the newest that was not
-// cancelled.
+// current lists the presubmits of the head and base that count now, by name: of each the newest that was neither
+// cancelled nor superseded.
 func (d *PR) current() []Started {
 	newest := map[string]Started{}
 	for _, s := range d.Triggers {
 		r := s.Order.Run
-		if r.SHA == d.Head.SHA && s.Base == d.Base && s.Stage != Cancelled {
+		if r.SHA == d.Head.SHA && s.Base == d.Base && !s.gone() {
 			if o, ok := newest[r.Presubmit]; !ok || o.N < s.N {
 				newest[r.Presubmit] = s
 			}
@@ -399,7 +364,8 @@ func (d *PR) seen() bool { return !d.SeenAt.IsZero() }
 // clone copies what a decision may write to.
 func (d PR) clone() PR {
 	d.Pushes, d.Grants = slices.Clone(d.Pushes), slices.Clone(d.Grants)
-	d.Asked, d.Questions = slices.Clone(d.Asked), slices.Clone(d.Questions)
+	d.Asked, d.Requests, d.Questions = slices.Clone(d.Asked), slices.Clone(d.Requests), slices.Clone(d.Questions)
+	d.Answered = slices.Clone(d.Answered)
 	d.Label.Writes = slices.Clone(d.Label.Writes)
 	d.Triggers, d.Told = maps.Clone(d.Triggers), maps.Clone(d.Told)
 	if d.LabelDue != nil {
@@ -412,6 +378,13 @@ func (d PR) clone() PR {
 // Waits says in one sentence what the pull request waits for and from whom, or why it waits for nothing. It is the
 // gate check's text and what explain begins with.
 func (d *PR) Waits() string {
+	if d.Dry {
+		return "Dry run, nothing is written: " + d.waits()
+	}
+	return d.waits()
+}
+
+func (d *PR) waits() string {
 	g := d.Standing()
 	switch {
 	case !d.seen():
@@ -443,8 +416,10 @@ func (d *PR) Waits() string {
 		switch {
 		case p.Stage == Refused:
 			return s + ", but " + what + " cannot be started: " + plain(p.Why, 100)
-		case p.Stage != Accepted && !p.done():
+		case p.Stage != Accepted && !p.done() && !g.Opened:
 			return s + ": starting " + what
+		case p.Native && p.Why != "":
+			return s + "; but " + p.Why
 		}
 	}
 	if d.Bare {

@@ -182,13 +182,13 @@ func (l *life) act() {
 		m.post(KindReconcile, Repair{Ref: w.pull.Ref, Why: "sweep"})
 		m.run("")
 	case "report":
-		for _, k := range m.d.keys() {
+		for _, k := range keys(m.d.Triggers) {
 			m.post(KindReport, Report{Key: k, State: rapid.SampledFrom([]forge.CheckState{forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, "skipped"}).Draw(rt, "result")})
 		}
 		m.run("")
 	case "again after the result":
 		l.approved()
-		for _, k := range m.d.keys() {
+		for _, k := range keys(m.d.Triggers) {
 			m.post(KindReport, Report{Key: k, State: forge.CheckSuccess})
 		}
 		if m.run(""); w.on {
@@ -269,7 +269,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 		}
 	}
 	for k, s := range d.Triggers { // I1
-		if s.Stage != Cancelled && !s.done() && (g == nil || s.Order.Run.SHA != g.SHA || s.Base != g.Base) {
+		if !s.gone() && !s.done() && (g == nil || s.Order.Run.SHA != g.SHA || s.Base != g.Base) {
 			rt.Fatalf("run %s goes on without a grant: %+v", k, s)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	PRReopened     Reason = "PR_Reopened"
 	Reconciled     Reason = "Reconcile"
 	NothingHandled Reason = "Unhandled"
+	DryRunOver     Reason = "Dry_Run_Over"
 
 	IsAuto          Reason = "Is_Auto"
 	UntrustedAuthor Reason = "Untrusted_Author"
@@ -41,7 +42,16 @@ const (
 	AlreadyGranted    Reason = "Already_Granted"
 	CliApproved       Reason = "Approve_Cli"
 	CliRevoked        Reason = "Revoke_Cli"
+	ApproveClicked    Reason = "Approve_Clicked"
+	ApproveComment    Reason = "Approve_Comment"
+	ApproverUntrusted Reason = "Approver_Untrusted"
 	StaleApproval     Reason = "Stale_Approval"
+	AnswerCommand     Reason = "Answer_Command" // what to paste, for a command without SHA
+	CancelComment     Reason = "Cancel_Comment"
+	CancelRefused     Reason = "Cancel_Refused"
+	RetestAsked       Reason = "Retest"
+	RetestRefused     Reason = "Retest_Refused"
+	Rechecked         Reason = "Recheck"
 
 	Granted        Reason = "Grant"
 	Revoked        Reason = "Revoke"
@@ -53,7 +63,12 @@ const (
 	AlreadyRun     Reason = "Already_Triggered"
 	RunReport      Reason = "Run_Reported"
 	RunStale       Reason = "Run_Not_Current"
+	NativeReport   Reason = "Native_Run"
+	RunHeld        Reason = "Run_Held" // a native run is held back although its commit is approved
 	CancelRuns     Reason = "Cancel_Runs"
+
+	GroupAsked Reason = "Group_Asked"
+	GroupGone  Reason = "Group_Gone"
 
 	GateOpen    Reason = "Gate_Open"
 	GateShut    Reason = "Gate_Shut"

@@ -148,7 +148,7 @@ func (st *story) do(f []string) {
 	case "engine": // the engine asks for a comparison
 		st.run(arg(1))
 	case "report":
-		for _, k := range st.d.keys() {
+		for _, k := range keys(st.d.Triggers) {
 			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) {
 				st.post(KindReport, Report{Key: r.Key, State: forge.CheckState(arg(2))})
 			}

@@ -186,7 +186,12 @@ func (w *world) fault(op string, keys ...string) error {
 	for _, k := range append(keys, op) {
 		if code := w.down[k]; code != 0 {
 			class := forge.Retriable
-			if code >= 400 && code < 500 {
+			switch {
+			case code == 429:
+				class = forge.Contention
+			case code == 401:
+				class = forge.Auth
+			case code < 500:
 				class = forge.Permanent
 			}
 			return &forge.Fault{Class: class, Op: op, Status: code, Err: errors.New("<b>@everyone</b> down")}

@@ -35,12 +35,16 @@ type Checks interface {
 // Behaviour is the commit as a subject of the engine.
 type Behaviour struct {
 	checks func(instance string) (Checks, error)
+	dry    func(forge.Repo) bool
 }
 
 var _ actor.Behaviour[Document, Facts] = (*Behaviour)(nil)
 
-// New makes the behaviour; checks answers the forge of a configured instance and must be safe for concurrent use.
-func New(checks func(instance string) (Checks, error)) *Behaviour { return &Behaviour{checks: checks} }
+// New makes the behaviour; checks answers the forge of a configured instance, dry whether nothing is to be written for
+// a repository. Both must be safe for concurrent use; dry is configuration: it always answers the same.
+func New(checks func(instance string) (Checks, error), dry func(forge.Repo) bool) *Behaviour {
+	return &Behaviour{checks: checks, dry: dry}
+}
 
 // Facts are what was read back at the forge, by check. They are nil unless a comparison is due.
 type Facts map[string]Fact
@@ -61,9 +65,10 @@ func due(d Document, in actor.Inputs, now time.Time) bool {
 	return in.Reconcile != "" || !d.Recheck.IsZero() && !now.Before(d.Recheck)
 }
 
-// Look reads the checks back where a comparison is due: the gates, and of each presubmit name the check made last. Those with a write under way are left out; the write looks for itself.
+// Look reads the checks back where a comparison is due: the gates, and of each presubmit name the check made last.
+// Those with a write under way are left out; the write looks for itself. A dry run has nothing to compare.
 func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in actor.Inputs, now time.Time) Facts {
-	if !due(d, in, now) {
+	if !due(d, in, now) || d.Dry || b.dry(d.Repo) {
 		return nil
 	}
 	facts := Facts{}
@@ -106,6 +111,12 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 // are about the document as it was when Look saw it.
 func (b *Behaviour) Decide(s state.Subject, d Document, facts Facts, in actor.Inputs, now time.Time) actor.Step[Document] {
 	t := &decision{s: s, d: d.clone(), now: now}
+	if d.Dry && !b.dry(d.Repo) {
+		// What a dry run believes to be shown never was: the pull requests begin anew too, and tell it again.
+		t.because(whyDryOver)
+		t.d, facts = Document{Repo: d.Repo, Count: d.Count}.clone(), nil
+	}
+	t.dry = b.dry
 	if due(d, in, now) {
 		t.readBack(facts)
 	}
@@ -114,6 +125,7 @@ func (b *Behaviour) Decide(s state.Subject, d Document, facts Facts, in actor.In
 	t.gates()
 	t.runs()
 	t.tell()
+	t.d.Dry = t.d.Repo.ID != 0 && b.dry(t.d.Repo)
 	return t.step()
 }
 
@@ -124,6 +136,9 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 	var o order
 	if err := json.Unmarshal(e.Want, &o); err != nil || e.Kind != kindCheck {
 		return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("entry %s of kind %q cannot be read: %w", e.Key, e.Kind, err)}
+	}
+	if o.Dry || b.dry(o.Check.Repo) {
+		return actor.Outcome{Code: actor.Done, Data: encoded(receipt{}), Note: "would, but this is a dry run"}
 	}
 	checks, err := b.checks(s.Instance)
 	if err != nil {

@@ -35,6 +35,12 @@ const (
 	whyCrowded    = "Too_Many_Pulls"       // a pull request lost its place in the document
 	whyUnreadable = "Mail_Unreadable"      // a dead letter
 	whyNobody     = "Mail_Unknown"         // a kind that nobody reads here: done and counted
+	whyPressed    = "Pressed"              // on a check of ours: the pull requests are told
+	whyNotOurs    = "Check_Not_Ours"       // a press on a check that is not ours, or not the newest
+	whyWhichPull  = "Which_Pull"           // approved on a commit that several pull requests share: nobody is told
+	whyNative     = "Native_Run"           // a run that the forge started by itself: the pull requests are told
+	whyDry        = "Dry_Run_Ignored"      // told in a dry run that is over
+	whyDryOver    = "Dry_Run_Over"         // everything begins anew
 )
 
 const (
@@ -86,7 +92,11 @@ func spoken(s forge.CheckState, by Pull, open []Pull) Face {
 	var b strings.Builder
 	b.WriteString(shared + "\n")
 	for _, p := range open[:min(len(open), maxListed)] {
-		fmt.Fprintf(&b, "\n- #%d: %s", p.Number, escaped(p.Title))
+		who := "merge group"
+		if p.Number != 0 {
+			who = fmt.Sprintf("#%d", p.Number)
+		}
+		fmt.Fprintf(&b, "\n- %s: %s", who, escaped(p.Title))
 	}
 	if len(open) > maxListed {
 		b.WriteString("\n- and more")
@@ -119,6 +129,7 @@ type decision struct {
 	dead    []actor.DeadMail
 	why     []string
 	in, did []string
+	dry     func(forge.Repo) bool
 }
 
 func (t *decision) because(why string) {
@@ -207,7 +218,11 @@ func (t *decision) mail(mail []state.Mail) {
 			if err = json.Unmarshal(m.Body, &g); err == nil {
 				err = t.addressed(g.Pull, g.Ref, g.SHA, g.Check, g.Seq)
 			}
-			if err == nil {
+			switch {
+			case err != nil:
+			case g.Dry && !t.dry(g.Ref.Repo):
+				t.because(whyDry)
+			default:
 				t.gate(g)
 			}
 		case KindPresubmit:
@@ -218,8 +233,28 @@ func (t *decision) mail(mail []state.Mail) {
 			if err == nil && p.Key == "" {
 				err = fmt.Errorf("no run key")
 			}
-			if err == nil {
+			switch {
+			case err != nil:
+			case p.Dry && !t.dry(p.Ref.Repo):
+				t.because(whyDry)
+			default:
 				t.presubmit(p)
+			}
+		case KindCheckRun:
+			var c CheckRun
+			if err = json.Unmarshal(m.Body, &c); err == nil {
+				err = t.about(c.Repo, c.SHA)
+			}
+			if err == nil {
+				t.pressed(c)
+			}
+		case KindWorkflowRun:
+			var w WorkflowRun
+			if err = json.Unmarshal(m.Body, &w); err == nil {
+				err = t.about(w.Repo, w.SHA)
+			}
+			if err == nil {
+				t.native(w)
 			}
 		default:
 			t.because(whyNobody)
@@ -244,6 +279,78 @@ func (t *decision) addressed(pull state.Subject, ref forge.Ref, sha, check strin
 		return fmt.Errorf("seq %d: expected 1 or more", seq)
 	}
 	return nil
+}
+
+// about says what is wrong with a delivery that is not about this commit.
+func (t *decision) about(repo forge.Repo, sha string) error {
+	if to := Subject(repo, sha); to != t.s {
+		return fmt.Errorf("meant for %s", to)
+	}
+	return nil
+}
+
+// pressed tells the pull requests what somebody pressed. The check must be the one that we show now, by the forge's
+// own id of it: a name or an external id proves nothing, and what is pressed on an older page may have meant an older
+// state.
+func (t *decision) pressed(c CheckRun) {
+	t.in = append(t.in, fmt.Sprintf("%s on check %s", c.Action, c.CheckID))
+	say := func(to state.Subject, what, key string, others int) {
+		t.because(whyPressed)
+		t.did = append(t.did, fmt.Sprintf("tell %s %s", to, what))
+		t.wishes = append(t.wishes, actor.Wish{
+			Key: fmt.Sprintf("pressed/%s/%d", to, t.d.Count), Class: actor.Permitting, Kind: KindPressed, To: &to,
+			Want: encoded(Pressed{SHA: t.s.Key, What: what, Key: key, By: c.By, At: c.At, Others: others}),
+		})
+	}
+	for _, k := range t.d.runsByAge() {
+		if r := t.d.Runs[k]; c.CheckID != "" && r.ID == c.CheckID && c.Action == ActionRerequested {
+			say(r.Pull, PressedRerun, k, 0)
+			return
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.d.Gates)) {
+		if c.CheckID == "" || t.d.Gates[name].ID != c.CheckID {
+			continue
+		}
+		open := stillOpen(t.d.at(name))
+		switch {
+		case c.Action == ActionRerequested:
+			for _, p := range open {
+				say(p.Subject, PressedRecheck, "", len(open)-1)
+			}
+		case c.Action != ActionRequested || c.Identifier != PressedApprove:
+			t.because(whyNotOurs)
+		case len(open) == 1:
+			say(open[0].Subject, PressedApprove, "", 0)
+		default:
+			t.because(whyWhichPull) // the summary says which, and what to do
+		}
+		return
+	}
+	t.because(whyNotOurs)
+}
+
+// native tells every pull request of this commit, also those whose head it no longer is, of a run that the forge
+// started by itself: each knows whether it may go on. Whose run it is they tell by the head repository.
+func (t *decision) native(w WorkflowRun) {
+	if w.Event != "pull_request" {
+		t.because(whyNobody)
+		return
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.d.Pulls)) {
+		p := t.d.Pulls[k]
+		if p.Number == 0 {
+			continue // a merge group
+		}
+		t.because(whyNative)
+		t.wishes = append(t.wishes, actor.Wish{
+			Key: fmt.Sprintf("native/%s/%d", k, t.d.Count), Class: actor.Shutting, Kind: KindNative, To: &p.Subject,
+			Want: encoded(Native{
+				SHA: t.s.Key, RunID: w.RunID, Status: w.Status, Conclusion: w.Conclusion, URL: w.URL,
+				HeadRepoID: w.HeadRepoID, Attempt: w.Attempt, At: w.At,
+			}),
+		})
+	}
 }
 
 func (t *decision) gate(m Gate) {
@@ -412,7 +519,7 @@ func (t *decision) ask(w *Write, o order) {
 	}
 	w.Asked = w.Seq
 	o.Seq, o.Attempt = w.Seq, w.Want.Attempt
-	o.Check = faced(o.Check, t.d.Repo, t.s.Key, w.Want)
+	o.Check, o.Dry = faced(o.Check, t.d.Repo, t.s.Key, w.Want), t.dry(t.d.Repo)
 	t.wishes = append(t.wishes, actor.Wish{
 		Key: "check/" + o.Check.Name, Class: w.Class, Kind: kindCheck, Want: encoded(o), Undo: w.Undo == w.Seq,
 	})

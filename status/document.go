@@ -30,6 +30,8 @@ type Document struct {
 	Count int64                `json:"count"`           // grows with mail and results; orders Heard, Born and Made
 	// Recheck is when the checks are read back at the forge without anybody asking; zero = never.
 	Recheck time.Time `json:"recheck,omitzero"`
+	// Dry: decided in a dry run. What it then believes to be shown never was.
+	Dry bool `json:"dry,omitempty"`
 }
 
 // Pull is the newest Gate of one pull request. One that left keeps its place without its texts: its Said is what a
@@ -180,6 +182,7 @@ type order struct {
 	Seq     int64       `json:"seq"`
 	Attempt int         `json:"attempt,omitempty"`
 	Check   forge.Check `json:"check"`
+	Dry     bool        `json:"dry,omitempty"` // wished for in a dry run: never written for real
 }
 
 func (o order) face() Face {

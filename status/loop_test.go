@@ -135,6 +135,7 @@ func (h *hub) state(name string) forge.CheckState {
 
 // loop is the engine in small: one subject, its mail, its outbox; everything that is saved goes through JSON.
 type loop struct {
+	dry bool
 	t         failer
 	b         *Behaviour
 	hub       *hub
@@ -168,7 +169,7 @@ func newLoop(t failer) *loop {
 			return nil, errors.New("no such forge")
 		}
 		return l.hub, nil
-	})
+	}, func(forge.Repo) bool { return l.dry })
 	return l
 }
 

@@ -39,6 +39,7 @@ type Gate struct {
 	Summary string `json:"summary"`
 	// Tell asks for a Written to Pull once the forge shows it.
 	Tell bool `json:"tell,omitempty"`
+	Dry  bool `json:"dry,omitempty"` // decided in a dry run: never written for real
 }
 
 // Presubmit is the wanted state of the presubmit check of one run.
@@ -55,6 +56,7 @@ type Presubmit struct {
 	// Attempt above 1 makes a new check run: a completed one cannot reopen.
 	Attempt int  `json:"attempt,omitempty"`
 	Tell    bool `json:"tell,omitempty"`
+	Dry     bool `json:"dry,omitempty"` // as Gate.Dry
 }
 
 // Written tells a pull request that the forge shows what was asked under Seq, or that it never will.

@@ -892,7 +892,7 @@ func TestWriteAnswer(t *testing.T) {
 }
 
 func TestJournal(t *testing.T) {
-	b := New(nil)
+	b := New(nil, func(forge.Repo) bool { return false })
 	l := newLoop(t)
 	l.gate(7, 1)
 	step := b.Decide(subject, Document{}, nil, actor.Inputs{Mail: l.mail}, start)

@@ -85,7 +85,9 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	}
 	w := wiring{cfg: cfg, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
-	actor.Register(engine, "commit", status.New(w.checks), actor.KindOptions{MailFormat: status.Format})
+	actor.Register(engine, "commit", status.New(w.checks, w.dryRun), actor.KindOptions{MailFormat: status.Format})
+	actor.Register(engine, "repo", prmanager.NewRuns(st.Record), actor.KindOptions{MailFormat: prmanager.Format})
+	actor.Register(engine, "mq", prmanager.NewGroups(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 
 	sweep := sweeps.New(w.sweep(hooks, st))
 	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format})

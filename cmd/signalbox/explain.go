@@ -71,6 +71,7 @@ type line struct {
 	Key    string    `json:"key,omitempty"`
 	Code   string    `json:"code,omitempty"`
 	Error  string    `json:"error,omitempty"`
+	Note   string    `json:"note,omitempty"`
 	By     string    `json:"by,omitempty"`
 }
 
@@ -166,6 +167,9 @@ func (l line) print(b *strings.Builder) {
 		fmt.Fprintf(b, "    %s %s: %s", l.Effect, l.Key, l.Code)
 		if l.Error != "" {
 			fmt.Fprintf(b, " (%s)", l.Error)
+		}
+		if l.Note != "" {
+			fmt.Fprintf(b, " (%s)", l.Note)
 		}
 		fmt.Fprintln(b)
 		return

@@ -51,7 +51,7 @@ func (w wiring) forge(instance string) (prmanager.Forge, error) {
 		triggers[t.String()] = starter
 	}
 	return prmanager.Forge{
-		Name: "GitHub", Self: prmanager.Self{Actor: me, App: app}, Reader: c, Labeller: c, Triggers: triggers,
+		Name: "GitHub", Self: prmanager.Self{Actor: me, App: app}, Reader: c, Labeller: c, Commenter: c, Triggers: triggers,
 	}, nil
 }
 
@@ -81,13 +81,27 @@ func starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
 
 func (w wiring) policy(repo forge.Repo) prmanager.Policy {
 	g := w.cfg.Gate(repo)
-	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict}
+	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict, DryRun: w.cfg.DryRun}
 	for _, t := range g.Triggers {
 		p.Presubmits = append(p.Presubmits, prmanager.Presubmit{
-			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.Kind == ActionsApproval,
+			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.Kind == ActionsApproval, Source: source(t),
 		})
 	}
 	return p
+}
+
+func (w wiring) dryRun(forge.Repo) bool { return w.cfg.DryRun }
+
+// source is what deliveries about the runs of a trigger look like.
+func source(t Trigger) prmanager.Source {
+	switch t.Kind {
+	case Workflow:
+		return prmanager.Source{Event: "workflow_dispatch", Path: ".github/workflows/" + t.File}
+	case RepositoryDispatch:
+		return prmanager.Source{Event: "repository_dispatch"} // whichever workflow listens
+	case ActionsApproval, HTTP:
+	}
+	return prmanager.Source{}
 }
 
 // Pin remembers for ever which account a login in a `user:` rule means: the one it meant when it was first asked for.

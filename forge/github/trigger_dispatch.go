@@ -49,7 +49,11 @@ func (t Dispatch) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	if err != nil {
 		return forge.Receipt{}, err
 	}
-	payload, err := json.Marshal(clientPayload{run.Key, run.Ref.Number, run.SHA, run.BaseSHA})
+	var pr any = run.Ref.Number
+	if run.Ref.Number == 0 {
+		pr = run.SHA
+	}
+	payload, err := json.Marshal(clientPayload{run.Key, pr, run.SHA, run.BaseSHA})
 	if err != nil {
 		return forge.Receipt{}, permanent(op, fmt.Errorf("encode payload: %w", err))
 	}
@@ -60,7 +64,7 @@ func (t Dispatch) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 
 type clientPayload struct {
 	Key     string `json:"key"`
-	PR      int    `json:"pr"`
+	PR      any    `json:"pr"` // number, or of a merge group its SHA
 	SHA     string `json:"sha"`
 	BaseSHA string `json:"base_sha"`
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 
 	gh "github.com/google/go-github/v66/github"
@@ -77,7 +76,7 @@ func (t Workflow) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 		return forge.Receipt{}, err
 	}
 	body := dispatchRequest{Ref: t.ref, Details: true, Inputs: map[string]string{
-		"signalbox": run.Key, "pr": strconv.Itoa(run.Ref.Number), "sha": run.SHA, "base_sha": run.BaseSHA,
+		"signalbox": run.Key, "pr": subject(run), "sha": run.SHA, "base_sha": run.BaseSHA,
 	}}
 	send := func() (made dispatchAnswer, err error) {
 		path := fmt.Sprintf("repos/%s/%s/actions/workflows/%s/dispatches", owner, name, t.file)
