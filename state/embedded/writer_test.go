@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -53,6 +54,15 @@ func TestOneOfAGroupFails(t *testing.T) {
 		send("second", nil)
 		send("bad", boom)
 		send("last", nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		wg.Go(func() {
+			if _, err := s.Accept(ctx, letter("1", "impatient")); !errors.Is(err, context.Canceled) {
+				t.Errorf("an operation whose context ended before the writer took it up: %v", err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
 		close(gate)
 		wg.Wait()
 		n, err := s.Load(t.Context(), letter("1", "").Subject)
@@ -80,6 +90,42 @@ func TestOneOfAGroupFails(t *testing.T) {
 		}
 		if a, err := s.Accept(t.Context(), letter("1", "bad")); err != nil || a.Seq != 4 {
 			t.Errorf("the failed one again: %+v, %v", a, err)
+		}
+	})
+}
+
+func TestCloseAwaitsWhatIsUnderWay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signalbox.db")
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := s.do(t.Context(), func(w *tx) error {
+				<-gate
+				_, err := w.accept(letter("1", "a"), nil)
+				return err
+			}); err != nil {
+				t.Errorf("an operation under way: %v", err)
+			}
+		})
+		synctest.Wait()
+		closed := make(chan error, 1)
+		wg.Go(func() { closed <- s.Close() })
+		synctest.Wait()
+		select {
+		case err := <-closed:
+			t.Errorf("closed under an operation: %v", err)
+			closed <- err
+		default:
+		}
+		close(gate)
+		wg.Wait()
+		if err := <-closed; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -140,7 +140,12 @@ var acceptCases = []testCase{
 		if !b.begin(s, "B").Flagged {
 			b.Fatal("the next begin does not see it")
 		}
-		c.Holder, c.Version = "B", 1
+		b.flood(s, state.HintDepth, func(id string) state.Delivery { return hint("b" + id) })
+		b.accept(hint("z"))
+		if !b.beginAgain(s, "B").Flagged {
+			b.Fatal("a begin sent again does not see what was raised meanwhile")
+		}
+		c.Holder, c.Version, c.Through = "B", 1, 2*state.HintDepth
 		b.save(c)
 		if n := b.load(s); n.Flagged || !n.Wake.IsZero() {
 			b.Fatalf("after the next turn: %+v", n)
@@ -203,8 +208,11 @@ var acceptCases = []testCase{
 	{name: "answers an error once its context has ended", run: func(b *bench) {
 		ctx, cancel := context.WithCancel(b.Context())
 		cancel()
-		if a, err := b.Store.Accept(ctx, letter(subject(1), "a")); err == nil {
-			b.Fatalf("accept: %+v", a)
+		for i := range 20 {
+			b.accept(letter(subject(2), fmt.Sprint("b", i))) // the store is awake
+			if a, err := b.Store.Accept(ctx, letter(subject(1), fmt.Sprint(i))); err == nil {
+				b.Fatalf("accept: %+v", a)
+			}
 		}
 	}},
 }
