@@ -17,6 +17,7 @@ import (
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	sweeps "github.com/signalbox-ci/signalbox/repair"
 	"github.com/signalbox-ci/signalbox/state"
@@ -84,6 +85,11 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		}
 	}
 	w := wiring{cfg: cfg, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
+	if cfg.HTTPSecret.Set() {
+		if w.http, err = httptrigger.New(cfg.HTTPSecret.Reveal(), cfg.HTTPPrivate); err != nil {
+			return nil, fmt.Errorf("http trigger: %w", err)
+		}
+	}
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "commit", status.New(w.checks, w.dryRun), actor.KindOptions{MailFormat: status.Format})
 	actor.Register(engine, "repo", prmanager.NewRuns(st.Record), actor.KindOptions{MailFormat: prmanager.Format})

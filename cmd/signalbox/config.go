@@ -19,13 +19,16 @@ type Config struct {
 	DryRun         bool    // look and decide, write nothing at a forge
 	// Adopt: pull requests older than our first contact get a gate check at once instead of at their next event.
 	Adopt      bool
-	URL        string        // where commands find a running server; empty = the socket, else the default port
-	AdminToken Secret        // unset = operator actions are off
-	SecretKey  Secret        // 32 raw bytes; unset = made once and kept in the store
-	LockTTL    time.Duration // how long a lease lasts without renewal
-	Sweep      time.Duration // pause between two repairs
-	LogLevel   string        // debug, info, warn or error
-	LogFormat  string        // json, console or gcp; empty = console on a terminal, else json
+	URL        string // where commands find a running server; empty = the socket, else the default port
+	AdminToken Secret // unset = operator actions are off
+	SecretKey  Secret // 32 raw bytes; unset = made once and kept in the store
+	HTTPSecret Secret // "whsec_…", signs what goes to triggers of kind HTTP; set where there is one, after Resolve
+	// HTTPPrivate lets triggers of kind HTTP speak to loopback and private addresses.
+	HTTPPrivate bool
+	LockTTL     time.Duration // how long a lease lasts without renewal
+	Sweep       time.Duration // pause between two repairs
+	LogLevel    string        // debug, info, warn or error
+	LogFormat   string        // json, console or gcp; empty = console on a terminal, else json
 
 	repos     []pattern // allow-list; empty = every repository
 	gate      gateKeys  // of every repository

@@ -90,7 +90,8 @@ type file struct {
 func topKeys() []string {
 	return []string{
 		"listen", "store", "allow_ephemeral", "repos", "dry_run", "adopt", "url", "admin_token", "admin_token_file",
-		"secret_key", "secret_key_file", "lock_ttl", "sweep", "log", "log_format",
+		"secret_key", "secret_key_file", "lock_ttl", "sweep", "log", "log_format", "http_trigger_secret", "http_trigger_secret_file",
+		"http_trigger_private",
 	}
 }
 

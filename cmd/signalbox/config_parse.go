@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 )
 
 // The functions here read one value each. Their errors end in what was expected; they quote the value, except where
@@ -357,6 +358,13 @@ func parseSecretKey(v string) (Secret, error) {
 		return Secret{}, fmt.Errorf("not a key; expected %d bytes in base64, as printed by: openssl rand -base64 %d", size, size)
 	}
 	return NewSecret(string(b)), nil
+}
+
+func parseHTTPSecret(v string) (Secret, error) {
+	if _, err := httptrigger.ParseSecret(v); err != nil {
+		return Secret{}, err
+	}
+	return NewSecret(v), nil
 }
 
 func parseSecret(v string) (Secret, error) {

@@ -30,6 +30,7 @@ type Settings struct {
 	Auto           string `name:"auto" placeholder:"RULES" help:"Whose pull requests run without asking; default as --trust; none = everybody waits."`
 	Hold           string `name:"hold" placeholder:"TIME" help:"How long after an untrusted push a label is too early: 2m (default), 0s, strict."`
 	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, http:URL."`
+	HTTPPrivate    *bool  `name:"http-trigger-private" negatable:"" help:"Let http triggers speak to loopback and private addresses."`
 	DryRun         *bool  `name:"dry-run" negatable:"" help:"Look and decide, but write nothing at the forge."`
 	Adopt          *bool  `name:"adopt" negatable:"" help:"Give older pull requests a gate check at once; default on."`
 	URL            string `name:"url" placeholder:"URL" help:"Where commands find the running server."`
@@ -45,7 +46,7 @@ func (s Settings) flags() map[string]string {
 		"listen": s.Listen, "store": s.Store, "allow_ephemeral": flagText(s.AllowEphemeral), "repos": s.Repos,
 		"label": s.Label, "check": s.Check, "presubmit": s.Presubmit, "trust": s.Trust, "auto": s.Auto, "hold": s.Hold,
 		"trigger": s.Trigger, "dry_run": flagText(s.DryRun), "adopt": flagText(s.Adopt), "url": s.URL, "lock_ttl": s.LockTTL,
-		"sweep": s.Sweep, "log": s.Log, "log_format": s.LogFormat,
+		"sweep": s.Sweep, "log": s.Log, "log_format": s.LogFormat, "http_trigger_private": flagText(s.HTTPPrivate),
 	}
 }
 
@@ -205,6 +206,8 @@ func (r *resolver) config() Config {
 	set(r, top, "log_format", parseOneOf("json", "console", "gcp"), &c.LogFormat)
 	r.secret(top, "admin_token", parseSecret, &c.AdminToken)
 	r.secret(top, "secret_key", parseSecretKey, &c.SecretKey)
+	r.secret(top, "http_trigger_secret", parseHTTPSecret, &c.HTTPSecret)
+	set(r, top, "http_trigger_private", parseBool, &c.HTTPPrivate)
 	g, ok := top("repos")
 	many(r, g, ok, func(vs []string) ([]pattern, error) { return parseEach(vs, parsePattern) }, &c.repos)
 
@@ -214,6 +217,7 @@ func (r *resolver) config() Config {
 	r.sound(c)
 	if r.serving {
 		r.durable(c)
+		r.signable(c)
 	}
 	return c
 }
@@ -417,6 +421,17 @@ func (r *resolver) durable(c Config) {
 		at = given{where: "environment", key: envPrefix + "STORE"}
 	}
 	r.problems.add(at.where, at.key, fmt.Errorf("on Cloud Run (K_SERVICE is set) %s is lost with the instance; expected a redis URL, or %sALLOW_EPHEMERAL=1 for a trial", c.Store, envPrefix))
+}
+
+// signable wants a secret where requests are to be signed. One that was given and refused is told already.
+func (r *resolver) signable(c Config) {
+	const key = "http_trigger_secret"
+	_, here := r.find(key, r.file.top)
+	_, elsewhere := r.find(key+"_file", r.file.top)
+	if here || elsewhere || !slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == HTTP }) {
+		return
+	}
+	r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected the secret that signs what goes to the http trigger, as made by: echo whsec_$(openssl rand -base64 32)"))
 }
 
 // credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.

@@ -26,6 +26,9 @@ import (
 
 const example = "../../docs/signalbox.example.yaml"
 
+// httpSecret signs what goes to http triggers.
+const httpSecret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
 // minimal is the least environment that serves.
 func minimal() []string {
 	return []string{"SIGNALBOX_GITHUB_TOKEN=ghp_token", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=hook-secret"}
@@ -119,11 +122,12 @@ func TestEveryVariable(t *testing.T) {
 		"SIGNALBOX_SECRET_KEY=" + base64.StdEncoding.EncodeToString([]byte(key)), "SIGNALBOX_LOCK_TTL=9s", "SIGNALBOX_SWEEP=5m",
 		"SIGNALBOX_LOG=debug", "SIGNALBOX_LOG_FORMAT=gcp", "SIGNALBOX_GITHUB_API_URL=http://127.0.0.1:1234/api/v3",
 		"SIGNALBOX_GITHUB_APP_ID=42", "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=/key.pem", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=new, old",
-		"UNRELATED=x", "SIGNALBOX_CONFIG=",
+		"SIGNALBOX_HTTP_TRIGGER_SECRET=" + httpSecret, "SIGNALBOX_HTTP_TRIGGER_PRIVATE=1", "UNRELATED=x", "SIGNALBOX_CONFIG=",
 	}, files{"/key.pem": pemKey})
 	if c.Listen != "127.0.0.1:9000" || c.Store.Reveal() != "rediss://user:pass@redis:6379/1" || c.Store.Scheme != "rediss" || !c.AllowEphemeral ||
 		!c.DryRun || c.Adopt || c.URL != "https://box.example" || c.AdminToken.Reveal() != "admin" || c.SecretKey.Reveal() != key ||
-		c.LockTTL != 9*time.Second || c.Sweep != 5*time.Minute || c.LogLevel != "debug" || c.LogFormat != "gcp" {
+		c.LockTTL != 9*time.Second || c.Sweep != 5*time.Minute || c.LogLevel != "debug" || c.LogFormat != "gcp" ||
+		c.HTTPSecret.Reveal() != httpSecret || !c.HTTPPrivate {
 		t.Errorf("%+v", c)
 	}
 	f := c.Forges[0]
@@ -203,6 +207,7 @@ func TestExampleFile(t *testing.T) {
 	c := resolve(t, Settings{Config: "signalbox.yaml"}, nil, files{
 		"signalbox.yaml": string(text), "/run/secrets/admin": "admin-token\n", "/run/secrets/github-app.pem": privateKey(t),
 		"/run/secrets/octocorp-token": "ghp_x", "/run/secrets/octocorp-hook": "one,two\n",
+		"/run/secrets/http-trigger": httpSecret,
 	})
 	if len(c.Forges) != 2 || c.Forges[0].AppID != 123456 || c.Forges[1].Name != "octocorp" || len(c.Forges[1].WebhookSecrets) != 2 {
 		t.Errorf("forges: %+v", c.Forges)
@@ -360,6 +365,8 @@ func TestRefusals(t *testing.T) {
 		"trigger: no YAML":           {env: env("SIGNALBOX_TRIGGER=workflow:a@b"), want: []string{`"workflow:a@b" names no workflow file`}},
 		"trigger: more than it says": {env: env("SIGNALBOX_TRIGGER=actions_approval:x"), want: []string{`actions_approval takes nothing behind it, but found "actions_approval:x"`}},
 		"trigger: bad URL":           {env: env("SIGNALBOX_TRIGGER=http:ftp://x"), want: []string{`"ftp://x" is no absolute http or https URL; expected http:URL`}},
+		"trigger: no secret":         {env: env("SIGNALBOX_TRIGGER=http:https://ci/a"), want: []string{`environment: SIGNALBOX_HTTP_TRIGGER_SECRET: missing; expected the secret`}},
+		"trigger: bad secret":        {env: env("SIGNALBOX_TRIGGER=http:https://ci/a", "SIGNALBOX_HTTP_TRIGGER_SECRET=hidden"), want: []string{`SIGNALBOX_HTTP_TRIGGER_SECRET: not a signing secret; expected whsec_`}},
 		"trigger: same check":        {env: env("SIGNALBOX_TRIGGER=http:https://ci/a,http:https://ci/b"), want: []string{`two triggers would both write the check "ci"`}},
 		"repos: no owner":            {env: env("SIGNALBOX_REPOS=widgets"), want: []string{`environment: SIGNALBOX_REPOS: "widgets" names no repository; expected OWNER/REPO or OWNER/*`}},
 		"repos: everything":          {env: env("SIGNALBOX_REPOS=*"), want: []string{`"*" names no repository`}},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
@@ -19,6 +21,7 @@ import (
 type wiring struct {
 	cfg    Config
 	forges map[string]*github.Client
+	http   *httptrigger.Client // nil where there is no secret to sign with
 	engine *actor.Engine
 	// base is the process's context: who we are is asked once, outside of any turn.
 	base context.Context //nolint:containedctx // lives as long as the process, as its owner does
@@ -44,7 +47,7 @@ func (w wiring) forge(instance string) (prmanager.Forge, error) {
 	}
 	triggers := map[string]prmanager.Trigger{}
 	for _, t := range w.cfg.Triggers() {
-		starter, err := starter(c, t)
+		starter, err := w.starter(c, t)
 		if err != nil {
 			return prmanager.Forge{}, fmt.Errorf("forge %s: trigger %s: %w", instance, t, err)
 		}
@@ -66,7 +69,7 @@ func (w wiring) client(instance string) (*github.Client, error) {
 func (w wiring) checks(instance string) (status.Checks, error) { return w.client(instance) }
 
 // starter is the adapter of one configured trigger.
-func starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
+func (w wiring) starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
 	switch t.Kind {
 	case RepositoryDispatch:
 		return c.Dispatch(), nil
@@ -75,8 +78,12 @@ func starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
 	case ActionsApproval:
 		return c.Approval(), nil
 	case HTTP:
+		if w.http == nil {
+			return nil, errors.New("no secret is configured to sign its requests with")
+		}
+		return w.http.Trigger(t.URL)
 	}
-	return nil, fmt.Errorf("%s cannot start presubmits yet", t.Kind)
+	return nil, fmt.Errorf("%s is no trigger", t.Kind)
 }
 
 func (w wiring) policy(repo forge.Repo) prmanager.Policy {

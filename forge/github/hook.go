@@ -81,17 +81,8 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	case !eventName(to.Event):
 		return to, &forge.BadDelivery{Field: "X-GitHub-Event", Want: "the event's name"}
 	}
-	switch to.Event {
-	case "pull_request":
-		return h.route(to, body, &pullPayload{})
-	case "issue_comment":
-		return h.route(to, body, &commentPayload{})
-	case "check_run":
-		return h.route(to, body, &checkPayload{})
-	case "workflow_run":
-		return h.route(to, body, &runPayload{})
-	case "merge_group":
-		return h.route(to, body, &groupPayload{})
+	if p := payloadOf(to.Event); p != nil {
+		return h.route(to, body, p)
 	}
 	if !stdjson.Valid(body) {
 		return to, errNotJSON()
@@ -102,6 +93,26 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 		to.Ignored = "no handler for " + to.Event
 	}
 	return to, nil
+}
+
+// Handles says whether some deliveries of an event go anywhere.
+func (*Hook) Handles(event string) bool { return payloadOf(event) != nil }
+
+// payloadOf is where a delivery of an event is read into; nil = nobody handles any.
+func payloadOf(event string) payload {
+	switch event {
+	case "pull_request":
+		return &pullPayload{}
+	case "issue_comment":
+		return &commentPayload{}
+	case "check_run":
+		return &checkPayload{}
+	case "workflow_run":
+		return &runPayload{}
+	case "merge_group":
+		return &groupPayload{}
+	}
+	return nil
 }
 
 // payload is what is read of one kind of delivery, and nothing else: titles, descriptions and what the sender's account

@@ -252,10 +252,3 @@ func (c *Client) Redeliver(ctx context.Context, repo forge.Repo, d repair.Delive
 	}
 	return c.fault("ask for a delivery again", err)
 }
-
-// Handles says whether a delivery of this event would be routed to somebody. It asks Route, which alone knows.
-func (h *Hook) Handles(event string) bool {
-	header := http.Header{"X-Github-Event": {event}, "X-Github-Delivery": {"0"}}
-	routed, err := h.Route(header, []byte("{}"))
-	return err != nil && eventName(event) || err == nil && !routed.Ping && routed.Ignored == ""
-}

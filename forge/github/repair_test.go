@@ -228,7 +228,7 @@ func TestHandles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for event, want := range map[string]bool{"pull_request": true, "ping": false, "star": false, "not an event": false, "": false} {
+	for event, want := range map[string]bool{"pull_request": true, "issue_comment": true, "check_run": true, "workflow_run": true, "merge_group": true, "ping": false, "star": false, "not an event": false, "": false} {
 		if h.Handles(event) != want {
 			t.Errorf("%q: %v", event, !want)
 		}
