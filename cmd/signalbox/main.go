@@ -40,6 +40,7 @@ const (
 type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Run the service."`
 	Demo      demoCmd      `cmd:"" help:"Watch the main job with nothing installed: a sandbox forge, a recorded life, every decision explained."`
+	Check     checkCmd     `cmd:"" help:"Say what is wrong with the configuration and with what it depends on, and how to mend it."`
 	Explain   explainCmd   `cmd:"" help:"Tell a pull request's story and what it waits for."`
 	Approve   approveCmd   `cmd:"" help:"Break glass: approve one commit of a pull request. Audited."`
 	Revoke    revokeCmd    `cmd:"" help:"Break glass: take back the approval of a pull request. Audited."`

@@ -28,14 +28,15 @@ import (
 // yard is the whole service and a sandbox forge on one clock that the test moves. Everything else is real: HTTP, the
 // engine, the embedded file.
 type yard struct {
-	t     *testing.T
-	ahead atomic.Int64
-	forge *sandbox.Forge
-	repo  *sandbox.Repo
-	app   *sandbox.App // nil with a token
-	env   []string
-	dir   string
-	key   string
+	t       *testing.T
+	ahead   atomic.Int64
+	forge   *sandbox.Forge
+	repo    *sandbox.Repo
+	app     *sandbox.App // nil with a token
+	install int64
+	env     []string
+	dir     string
+	key     string
 
 	mallory, maya *sandbox.User
 
@@ -83,10 +84,10 @@ func newYard(t *testing.T, withApp bool, env ...string) *yard {
 		public, private := appKeys(t)
 		y.key = private
 		y.app = y.forge.AddApp(sandbox.AppOptions{Slug: "signalbox", Owner: "octo", Key: public, Secret: yardSecret})
-		y.app.Install(y.repo)
+		y.install = y.app.Install(y.repo).ID
 		y.env = append(y.env, "SIGNALBOX_GITHUB_APP_ID="+strconv.FormatInt(y.app.ID, 10), "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=app.pem")
 	} else {
-		y.repo.AddHook(yardSecret, "pull_request")
+		y.repo.AddHook(yardSecret, "pull_request", "issue_comment", "workflow_run")
 		y.env = append(y.env, "SIGNALBOX_GITHUB_TOKEN="+me.Token, "SIGNALBOX_REPOS=octo/hello")
 	}
 	return y

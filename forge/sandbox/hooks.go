@@ -517,10 +517,19 @@ func (f *Forge) attemptView(a *Attempt) object {
 	return v
 }
 
+// config shows that there is a secret and never which.
+func (h *Hook) config() object {
+	v := object{"content_type": "json", "url": h.url, "insecure_ssl": "0"}
+	if h.secret != "" {
+		v["secret"] = "********"
+	}
+	return v
+}
+
 func (f *Forge) hookView(h *Hook) object {
 	v := object{
 		"id": h.ID, "name": "web", "active": true, "events": slices.Clone(h.events), "updated_at": stamp(h.created), "created_at": stamp(h.created),
-		"config": object{"content_type": "json", "url": h.url, "insecure_ssl": "0", "secret": "********"},
+		"config": h.config(),
 	}
 	if h.app != nil {
 		v["type"], v["app_id"] = "App", h.app.ID

@@ -20,9 +20,5 @@ func (f *Forge) getAppHook(c *call) answer {
 	if no != nil {
 		return *no
 	}
-	config := object{"content_type": "json", "url": a.Hook.url, "insecure_ssl": "0"}
-	if a.Hook.secret != "" {
-		config["secret"] = "********"
-	}
-	return ok(config)
+	return ok(a.Hook.config())
 }
