@@ -330,8 +330,9 @@ func (t *turn) pushed(e Pushed) {
 			d.Head.Brought, d.Head.Pusher, d.Head.First, d.Head.Left = false, forge.Actor{}, false, 0
 			d.AutoDue = true
 		}
-		// Within the second of the newest we know, the live one may lag: ask once more.
-		d.LiveDue = d.LiveDue || at.Equal(d.SeenAt)
+	}
+	if e.After != d.Head.SHA && at.Equal(d.SeenAt) {
+		d.LiveDue = true // within the second of the newest we know the live one may lag: ask once more
 	}
 }
 
@@ -752,6 +753,9 @@ func (t *turn) ask() {
 		q.Loud = !t.now.Before(q.Since.Add(askLoud))
 		if !t.now.Before(q.Since.Add(askExpiry)) {
 			t.pass(GaveUp, q.text())
+			if d.LabelDue != nil {
+				d.Label.On = "" // nobody has read it
+			}
 			d.AutoDue, d.LiveDue, d.Adopting, d.LabelDue, d.Asked, d.Requests = false, false, false, nil, nil, nil
 			t.shut(GaveUp, "gave up asking: "+q.text()+"; label again")
 			d.Questions = nil
