@@ -48,6 +48,7 @@ type Started struct {
 	Asked   bool             `json:"asked,omitempty"`   // the trigger has been wished for
 	Pending bool             `json:"pending,omitempty"` // … and no result has come
 	Stray   bool             `json:"stray,omitempty"`   // it was over, and goes on without a grant: to be cancelled
+	Void    int              `json:"void,omitempty"`    // attempts up to this one went on without a grant: nobody's result
 	Undone  bool             `json:"undone,omitempty"`  // the cancel has been wished for
 	Settled bool             `json:"settled,omitempty"` // the cancel is done
 	Begun   time.Time        `json:"begun,omitzero"`    // store time
@@ -151,8 +152,8 @@ func (b bench) effected(r actor.Result) {
 	case r.Code != actor.Done:
 	case r.Kind == KindRun:
 		s.Filed = true
-	case r.Kind == KindCancel && s.stopping() && s.Undone:
-		s.Settled, s.Stray = true, false
+	case r.Kind == KindCancel && s.Undone:
+		s.Settled, s.Undone, s.Stray = s.stopping(), s.stopping(), false
 	}
 	b.runs[key] = s
 }
@@ -170,9 +171,12 @@ func (b bench) triggered(s Started, r actor.Result) Started {
 			s.Order.Receipt = made
 		}
 		s.URL = cmp.Or(s.URL, s.Order.Receipt.URL)
-		if s.stopping() { // started after all
+		switch {
+		case s.stopping(): // started after all
 			s.Undone, s.Settled = false, false
-		} else if s.Stage == Sent || s.Stage == Refused {
+		case s.Stage == Sent:
+			s.Stage = Accepted
+		case s.Stage == Refused, s.Stage == Accepted:
 			s.Stage, s.Why = Accepted, ""
 		}
 	case s.Stage == Sent:
@@ -190,14 +194,15 @@ func (b bench) reported(r Report, counts func(Started) bool) {
 	s, ok := b.runs[r.Key]
 	id, attempt, had := s.Order.Receipt.ID, max(r.Attempt, 1), max(s.Attempt, 1)
 	r.State = concluded(r.State)
-	if !ok || s.Native || id != "" && r.RunID != "" && id != r.RunID || attempt < had || attempt == had && s.done() {
+	counted := ok && counts(s)
+	if !ok || s.Native || id != "" && r.RunID != "" && id != r.RunID || attempt < had || attempt == had && s.done() || counted && attempt <= s.Void {
 		b.pass(RunStale)
 		return
 	}
 	if id == "" && r.RunID != "" {
 		s.Order.Receipt = forge.Receipt{ID: r.RunID, URL: r.URL}
 	}
-	if !counts(s) {
+	if !counted {
 		b.pass(RunStale)
 		b.runs[r.Key] = s.strayed(r.State, attempt)
 		return
@@ -227,7 +232,7 @@ func (s Started) strayed(now forge.CheckState, attempt int) Started {
 		return s
 	}
 	s.Stray, s.Undone, s.Settled = s.Stage != Cancelled, false, false
-	s.Attempt = max(s.Attempt, attempt)
+	s.Void = max(s.Void, attempt)
 	return s
 }
 
@@ -243,7 +248,9 @@ func (s Started) supersede() Started {
 func (b bench) cancels(reassert bool) {
 	for _, key := range keys(b.runs) {
 		s := b.runs[key]
-		if !s.stopping() || !s.Asked || s.Settled || s.Undone && !reassert {
+		// It has run, only the trigger's own answer is missing: nothing may start it now.
+		over := s.done() && s.Pending && !s.Native
+		if !over && (!s.stopping() || !s.Asked || s.Settled || s.Undone && !reassert) {
 			continue
 		}
 		// The same key as the trigger: one that still waits and was never attempted vanishes together with this.

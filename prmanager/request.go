@@ -238,14 +238,14 @@ func (t *turn) native(n status.Native) {
 		return
 	}
 	key, id, is := s.Order.Run.Key, runID(n.RunID), NativeRun{State: nativeState(n), Attempt: max(n.Attempt, 1), At: n.At}
+	was, known := s.Runs[id]
 	if !t.counts(s) {
 		t.pass(RunStale)
-		if is.State != forge.CheckActionRequired {
+		if late := known && was.State.Completed() && is.Attempt <= was.Attempt; is.State != forge.CheckActionRequired && !late {
 			d.Triggers[key] = s.strayed(is.State, is.Attempt)
 		}
 		return
 	}
-	was, known := s.Runs[id]
 	if known && (is.Attempt < was.Attempt || is.Attempt == was.Attempt && (is.At.Before(was.At) || is.State == was.State ||
 		is.State == forge.CheckActionRequired && is.At.Equal(was.At))) || !known && len(s.Runs) >= nativeRunsKept {
 		return // late, or said twice

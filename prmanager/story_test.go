@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the stories came to into testdata/*.txt")
@@ -147,13 +150,50 @@ func (st *story) do(f []string) {
 		st.run("")
 	case "engine": // the engine asks for a comparison
 		st.run(arg(1))
-	case "report":
+	case "report": // SHA STATE ATTEMPT RUN-ID
+		attempt, _ := strconv.Atoi(arg(3))
 		for _, k := range keys(st.d.Triggers) {
 			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) {
-				st.post(KindReport, Report{Key: r.Key, State: forge.CheckState(arg(2))})
+				st.post(KindReport, Report{Key: r.Key, State: forge.CheckState(arg(2)), Attempt: attempt, RunID: strings.ReplaceAll(arg(4), "own", r.Key), URL: "https://ci.test/" + arg(4)})
 			}
 		}
 		st.run("")
+	case "became": // SHA STATE ATTEMPT: nobody tells of it
+		attempt, _ := strconv.Atoi(arg(3))
+		for k, s := range st.d.Triggers {
+			if strings.HasPrefix(s.Order.Run.SHA, arg(1)) {
+				w.after[k] = RunState{State: forge.CheckState(arg(2)), Attempt: attempt, Receipt: s.Order.Receipt}
+			}
+		}
+	case "actions": // SHA ID STATUS CONCLUSION ATTEMPT FORK
+		w.tick()
+		id, _ := strconv.ParseInt(arg(2), 10, 64)
+		attempt, _ := strconv.Atoi(arg(5))
+		fork := w.pull.Head.RepoID
+		if arg(6) != "" {
+			fork++
+		}
+		st.post(status.KindNative, status.Native{
+			SHA: sha(arg(1)), RunID: id, Status: arg(3), Conclusion: strings.Trim(arg(4), "-"), Attempt: attempt, HeadRepoID: fork, At: w.now,
+		})
+		st.run("")
+	case "comment":
+		st.post(KindComment, w.comment(f[1], strings.Join(f[2:], " ")))
+		st.run("")
+	case "press": // WHO WHAT SHA
+		w.tick()
+		p := status.Pressed{SHA: sha(arg(3)), What: arg(2), By: w.actor(arg(1)), At: w.now}
+		for _, k := range keys(st.d.Triggers) {
+			if st.d.Triggers[k].Order.Run.SHA == p.SHA && p.What == status.PressedRerun {
+				p.Key = k
+			}
+		}
+		st.post(status.KindPressed, p)
+		st.run("")
+	case "filed":
+		for _, k := range slices.Sorted(maps.Keys(w.filed)) {
+			w.tell("%s is %s's, from %s %s, run %q", k, w.filed[k].Subject, w.filed[k].Source.Event, w.filed[k].Source.Path, w.filed[k].RunID)
+		}
 	case "garbage":
 		st.post(KindPull, []byte(`{"actions":7}`))
 		st.run("")
@@ -220,13 +260,28 @@ func (st *story) set(f []string) {
 			st.policy.Presubmits = nil
 			for p := range strings.SplitSeq(v, ",") {
 				if p != "" {
-					st.policy.Presubmits = append(st.policy.Presubmits, Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "ci", Native: strings.HasSuffix(p, "!")})
+					st.policy.Presubmits = append(st.policy.Presubmits, presubmit(p))
 				}
 			}
+		case "receipts":
+			st.w.mute = v == "none"
+		case "dry":
+			st.policy.DryRun = v == "on"
 		case "token":
 			st.w.self = Self{Actor: st.w.actor(v)}
 		default:
 			st.t.Fatalf("no such policy: %s", kv)
 		}
 	}
+}
+
+// presubmit reads "name", "name!" (native) or "name*" (its runs are told of by deliveries).
+func presubmit(p string) Presubmit {
+	switch {
+	case strings.HasSuffix(p, "!"):
+		return Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "actions", Native: true}
+	case strings.HasSuffix(p, "*"):
+		return Presubmit{Name: strings.TrimSuffix(p, "*"), Trigger: "ci", Source: Source{Event: "workflow_dispatch", Path: ".github/workflows/presubmit.yml"}}
+	}
+	return Presubmit{Name: p, Trigger: "ci"}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,11 @@ type world struct {
 	gates  map[string]status.Gate      // by SHA: newest heard
 	checks map[string]status.Presubmit // by run key
 	runs   map[string]*ran
+	filed  map[string]RunOf    // by run key: what the repository's runs were told
+	said   []string            // comments of ours
+	after  map[string]RunState // by run key: what a look at the CI side shows
+	reruns int
+	mute   bool // the CI answers no receipts
 	calls  map[string]int
 	story  []string
 
@@ -64,13 +70,78 @@ var (
 	_ Pins     = (*world)(nil)
 )
 
+// actions is a native CI: what it holds back is let go on, as often as asked.
+type actions struct{ *world }
+
+var (
+	_ Watcher  = actions{}
+	_ Rerunner = actions{}
+)
+
+func (a actions) Start(_ context.Context, run forge.Run) (forge.Receipt, error) {
+	if err := a.fault("trigger"); err != nil {
+		return forge.Receipt{}, err
+	}
+	if a.runs[run.Key] == nil {
+		a.runs[run.Key] = &ran{run: run, starts: 1}
+	}
+	a.tell("actions: approve runs of %s", run.SHA[:7])
+	return forge.Receipt{}, nil
+}
+
+func (a actions) Rerun(_ context.Context, run forge.Run, asked time.Time) error {
+	if err := a.fault("trigger"); err != nil {
+		return err
+	}
+	if a.runs[run.Key] == nil {
+		a.runs[run.Key] = &ran{run: run, starts: 1}
+	}
+	if asked.IsZero() || asked.After(a.now) {
+		return fmt.Errorf("asked at %s", asked)
+	}
+	a.reruns++
+	a.tell("actions: run %s again", run.SHA[:7])
+	return nil
+}
+
+func (a actions) State(_ context.Context, run forge.Run, _ forge.Receipt) (RunState, error) {
+	return a.after[run.Key], a.fault("state")
+}
+
+// watched is a CI whose runs can be looked at.
+type watched struct{ *world }
+
+var _ Watcher = watched{}
+
+func (c watched) State(_ context.Context, run forge.Run, _ forge.Receipt) (RunState, error) {
+	return c.after[run.Key], c.fault("state")
+}
+
+// Comment is what we write.
+func (w *world) Comment(_ context.Context, _ forge.Ref, text string) error {
+	if err := w.fault("comment"); err != nil {
+		return err
+	}
+	w.said = append(w.said, text)
+	w.tell("forge: we comment %q", text)
+	return nil
+}
+
+// comment is somebody's; "|" begins a line, "SHA:a1" is a full commit.
+func (w *world) comment(who, text string) Comment {
+	w.tick()
+	w.pull.UpdatedAt = w.now
+	text = regexp.MustCompile(`SHA:(\w+)`).ReplaceAllStringFunc(strings.ReplaceAll(text, "|", "\n"), func(s string) string { return sha(s[4:]) })
+	return Comment{Ref: w.pull.Ref, By: w.actor(who), At: w.now, ID: w.now.Unix(), Author: w.pull.Author, Commands: Commands(text)}
+}
+
 func newWorld() *world {
 	return &world{
 		now: time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC), step: 10 * time.Second, label: "CICD", nextID: 100,
 		trusted: map[string]bool{"mona": true, "max": true}, ids: map[string]int64{}, pins: map[string]int64{},
 		self: Self{Actor: forge.Actor{ID: 1, Login: "signalbox[bot]", Bot: true}, App: true},
 		down: map[string]int{}, gates: map[string]status.Gate{}, checks: map[string]status.Presubmit{},
-		runs: map[string]*ran{}, calls: map[string]int{}, arrived: map[string]time.Time{}, pushedBy: map[string]string{},
+		runs: map[string]*ran{}, filed: map[string]RunOf{}, after: map[string]RunState{}, calls: map[string]int{}, arrived: map[string]time.Time{}, pushedBy: map[string]string{},
 	}
 }
 
@@ -268,6 +339,9 @@ func (w *world) Start(_ context.Context, run forge.Run) (forge.Receipt, error) {
 	}
 	w.runs[run.Key].starts++
 	w.tell("ci: start %s for %s into %s", run.Presubmit, run.SHA[:7], run.BaseSHA[:7])
+	if w.mute {
+		return forge.Receipt{}, nil
+	}
 	return forge.Receipt{ID: run.Key, URL: "https://ci.test/" + run.SHA[:7]}, nil
 }
 
@@ -289,7 +363,7 @@ func (w *world) tell(format string, args ...any) {
 // gate is what the forge shows on a commit, by this one pull request.
 func (w *world) gate(sha string) forge.CheckState {
 	switch g, ok := w.gates[sha]; {
-	case !ok:
+	case !ok || g.Seq == 0:
 		return ""
 	case g.Merged:
 		return "left"
@@ -345,7 +419,7 @@ func newSim(t testing.TB, w *world) *sim {
 	m.s = Subject(forge.Ref{Repo: testRepo, Number: 7})
 	m.b = New(Config{
 		Forge: func(string) (Forge, error) {
-			return Forge{Name: "GitHub", Self: w.self, Reader: w, Labeller: w, Triggers: map[string]Trigger{"ci": w}}, nil
+			return Forge{Name: "GitHub", Self: w.self, Reader: w, Labeller: w, Commenter: w, Triggers: map[string]Trigger{"ci": watched{w}, "actions": actions{w}}}, nil
 		},
 		Policy: func(forge.Repo) Policy { return m.policy },
 		Pins:   w,
@@ -543,23 +617,55 @@ func (m *sim) commit(e actor.Entry) {
 	case status.KindGate:
 		var g status.Gate
 		_ = json.Unmarshal(e.Want, &g)
+		was := w.gates[g.SHA]
 		if *e.To != status.Subject(g.Ref.Repo, g.SHA) || g.Seq <= w.gates[g.SHA].Seq {
 			m.t.Fatalf("gate told to %s under number %d after %d", e.To, g.Seq, w.gates[g.SHA].Seq)
 		}
 		w.gates[g.SHA] = g
-		w.tell("commit %s: gate %s: %s", g.SHA[:7], w.gate(g.SHA), g.Title)
-		if g.Tell {
-			m.back(status.Written{Key: "gate", SHA: g.SHA, Seq: g.Seq, State: w.gate(g.SHA)})
+		shows := w.gate(g.SHA)
+		if g.Dry {
+			w.gates[g.SHA] = was
 		}
+		if !m.dry(g.Dry, "commit %s: gate %s: %s", g.SHA[:7], shows, g.Title) {
+			return
+		}
+		if g.Tell {
+			m.back(status.Written{Key: "gate", SHA: g.SHA, Seq: g.Seq, State: shows})
+		}
+	case KindRun:
+		var r RunOf
+		_ = json.Unmarshal(e.Want, &r)
+		w.filed[r.Key] = r
 	case status.KindPresubmit:
 		var p status.Presubmit
 		_ = json.Unmarshal(e.Want, &p)
-		w.checks[p.Key] = p
-		w.tell("commit %s: %s %s", p.SHA[:7], p.Name, p.State)
+		if !m.dry(p.Dry, "commit %s: %s %s", p.SHA[:7], p.Name, p.State) {
+			return
+		}
+		if !p.Dry {
+			w.checks[p.Key] = p
+		}
 		if p.Tell {
 			m.back(status.Written{Key: p.Key, SHA: p.SHA, Seq: p.Seq, State: p.State})
 		}
 	}
+}
+
+// dry tells what a commit does with a message: nothing with one from a dry run that is over.
+func (m *sim) dry(dry bool, format string, args ...any) bool {
+	switch {
+	case dry && !m.policy.DryRun:
+		m.w.tell("(ignored) "+format, args...)
+		return false
+	case dry:
+		m.w.tell("(would) "+format, args...)
+	default:
+		if m.policy.DryRun {
+			m.t.Fatalf("told in earnest in a dry run: "+format, args...)
+		}
+		m.w.tell(format, args...)
+	}
+	return true
 }
 
 func (m *sim) back(b status.Written) {

@@ -499,7 +499,7 @@ func TestBadMail(t *testing.T) {
 	})
 	t.Run("unknown kind", func(t *testing.T) {
 		l := newLoop(t)
-		l.say("check_run", struct{}{})
+		l.say("nobody's", struct{}{})
 		l.want(t, gateName, "", 0)
 		if len(l.dead) != 0 || !slices.Contains(l.why, whyNobody) {
 			t.Errorf("dead = %+v, why %v", l.dead, l.why)
