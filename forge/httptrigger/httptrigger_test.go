@@ -235,7 +235,7 @@ func TestMayDial(t *testing.T) {
 		"172.32.0.1": {true, true}, "100.128.0.1": {true, true}, "192.0.2.1": {true, true},
 		"127.0.0.1": {false, true}, "127.8.9.1": {false, true}, "::1": {false, true}, "::ffff:127.0.0.1": {false, true},
 		"10.1.2.3": {false, true}, "172.16.0.1": {false, true}, "192.168.1.1": {false, true}, "fd00::1": {false, true},
-		"100.64.0.1": {false, true}, "64:ff9b::a00:1": {false, true}, "::ffff:10.0.0.1": {false, true},
+		"100.64.0.1": {false, true}, "64:ff9b::a00:1": {false, true}, "::ffff:10.0.0.1": {false, true}, "::ffff:100.64.0.1": {false, true}, "::ffff:0.1.2.3": {false, false},
 		"169.254.169.254": {false, false}, "fe80::1": {false, false}, "fe80::1%eth0": {false, false}, "::ffff:169.254.169.254": {false, false},
 		"64:ff9b::a9fe:a9fe": {false, false}, "64:ff9b:1::1": {false, false}, "2002:7f00:1::": {false, false}, "2001::1": {false, false},
 		"0.0.0.0": {false, false}, "0.1.2.3": {false, false}, "::": {false, false}, "224.0.0.1": {false, false}, "ff02::1": {false, false},
