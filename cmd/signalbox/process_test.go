@@ -30,6 +30,7 @@ import (
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
+	"github.com/signalbox-ci/signalbox/forge/sandbox/openapi"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/state/redistest"
@@ -160,7 +161,9 @@ func begin(t *testing.T, store string, more ...string) *world {
 		Seed: t.Name(), RateLimit: 1 << 30, URL: "http://" + w.wire.server.Listener.Addr().String(),
 		Clock: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
 	})
-	w.wire.forge = w.forge
+	described, err := openapi.GitHub()
+	w.must(err)
+	w.wire.forge = described.Both(w.forge, func(err error) { w.Error(err) }) // whole lives, held against GitHub's description
 	w.wire.server.Start()
 	t.Cleanup(w.wire.server.Close)
 	w.maya, w.mallory = w.forge.AddUser("maya"), w.forge.AddUser("mallory")
