@@ -102,17 +102,15 @@ func (t *turn) look(events []Event) {
 	if !t.f.Live.Known {
 		return
 	}
-	newest, told, repair := t.d.SeenAt, false, false
+	newest, repair := t.d.SeenAt, false
 	for _, e := range events {
 		_, ok := e.(Reconcile)
 		repair = repair || ok
 		if at, ok := e.(interface{ at() time.Time }); ok {
-			newest, told = later(newest, at.at()), true
+			newest = later(newest, at.at())
 		}
 	}
-	if !t.d.seen() {
-		t.d.Adopting = !told && (repair || t.d.Adopting)
-	}
+	t.d.Adopting = t.d.Adopting || repair && !t.d.seen()
 	live := t.f.Live.Value
 	if live.UpdatedAt.Before(newest) || Subject(live.Ref) != t.s {
 		t.pass(APILags)
