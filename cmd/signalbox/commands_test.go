@@ -125,7 +125,7 @@ func TestRepairCommandsWrongUse(t *testing.T) {
 			t.Errorf("%v: %d %q", c.args, code, errs)
 		}
 	}
-	for _, name := range []string{"reconcile", "redeliver"} {
+	for _, name := range []string{"reconcile", "redeliver", "check", "replay"} {
 		if code, out, _ := y.command(name, "--help"); code != exitOK || !strings.Contains(out, "Example:") || !strings.Contains(out, "signalbox "+name) {
 			t.Errorf("%s --help: %d\n%s", name, code, out)
 		}

@@ -44,6 +44,7 @@ type cli struct {
 	Explain   explainCmd   `cmd:"" help:"Tell a pull request's story and what it waits for."`
 	Approve   approveCmd   `cmd:"" help:"Break glass: approve one commit of a pull request. Audited."`
 	Revoke    revokeCmd    `cmd:"" help:"Break glass: take back the approval of a pull request. Audited."`
+	Replay    replayCmd    `cmd:"" help:"Say what would have been decided on recorded deliveries, offline."`
 	Reconcile reconcileCmd `cmd:"" help:"Compare with the forge: one pull request, a repository, or all."`
 	Redeliver redeliverCmd `cmd:"" help:"Ask the forge for the deliveries that never arrived."`
 	Jobs      jobsCmd      `cmd:"" help:"List, retry or discard dead letters and stuck work."`

@@ -1,0 +1,445 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+type replayCmd struct {
+	Settings `embed:""`
+	Files    []string `arg:"" placeholder:"FILE" help:"JSON files, or the ids of stored deliveries as the log shows them: github:hook:GUID; on Redis SUBJECT@ID."`
+	Output   string   `enum:"text,json" default:"text" help:"text or json."`
+}
+
+func (replayCmd) Help() string {
+	return `Feeds deliveries through parse and decide, offline and in order, under the given configuration, and prints what would
+have been decided. Nothing is asked of a forge and nothing is done: a fact that is not recorded beside the delivery is
+unknown. The same files and configuration always print the same.
+
+A file holds one JSON object or several, one after another: {"headers": {…}, "body": {…}}, GitHub's export of a delivery
+(gh api /app/hook/deliveries/ID), or a payload alone. Beside "body", "facts" may say {"live": …, "labels": […],
+"trusted": {"LOGIN": true}}.
+
+Example:
+  signalbox replay delivery.json
+  signalbox replay github:hook:72d3162e-cc78-11e3-81ab-4c9367dc0958`
+}
+
+// recorded is a delivery in a file.
+type recorded struct {
+	// Headers of the request. Without an event its name is taken from the shape of the body, without an id its digest.
+	Headers map[string]any  `json:"headers"`
+	Body    json.RawMessage `json:"body"` // an object, or a string that holds its exact text
+	Facts   recordedFacts   `json:"facts"`
+	// Request is where GitHub's export keeps headers and body.
+	Request *struct {
+		Headers map[string]any  `json:"headers"`
+		Payload json.RawMessage `json:"payload"`
+	} `json:"request"`
+	At time.Time `json:"delivered_at"`
+}
+
+// recordedFacts are the facts of the moment of the delivery; what is missing is unknown.
+type recordedFacts struct {
+	Live    *forge.Pull        `json:"live"`
+	Labels  []forge.LabelEntry `json:"labels"` // null = unknown
+	Trusted map[string]bool    `json:"trusted"`
+}
+
+// replayed is what would have become of one delivery.
+type replayed struct {
+	Delivery string          `json:"delivery"`
+	Event    string          `json:"event"`
+	Action   string          `json:"action,omitempty"`
+	Subject  string          `json:"subject,omitempty"`
+	Ref      string          `json:"ref,omitempty"`
+	Ignored  string          `json:"ignored,omitempty"` // why nothing is decided
+	Story    []line          `json:"story,omitempty"`
+	Wishes   []replayedWish  `json:"wishes,omitempty"`
+	State    prmanager.State `json:"state,omitempty"`
+	Waits    string          `json:"waits,omitempty"`
+	bad      bool
+}
+
+type replayedWish struct {
+	Class string `json:"class"`
+	Kind  string `json:"kind"`
+	Key   string `json:"key"`
+}
+
+// Run replays.
+func (c replayCmd) Run(ctx context.Context, p process) error {
+	cfg, err := c.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return err
+	}
+	r := newReplay(cfg)
+	var out []replayed
+	for _, name := range c.Files {
+		list, err := r.open(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
+			one, err := r.deliver(ctx, x)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			out = append(out, one)
+		}
+	}
+	if c.Output == "json" {
+		err = printJSON(p.out, out)
+	} else {
+		err = printReplay(p.out, out)
+	}
+	bad := 0
+	for _, x := range out {
+		if x.bad {
+			bad++
+		}
+	}
+	if err == nil && bad > 0 {
+		err = fmt.Errorf("%d of %d deliveries cannot be read", bad, len(out))
+	}
+	return err
+}
+
+// replay keeps the documents that the deliveries so far have led to.
+type replay struct {
+	cfg   Config
+	facts recordedFacts // of the delivery at hand
+	gate  *prmanager.Behaviour
+	docs  map[state.Subject]prmanager.PR
+	now   map[state.Subject]time.Time
+	seq   map[state.Subject]int64
+	heard map[string]bool
+	pins  map[string]int64
+}
+
+func newReplay(cfg Config) *replay {
+	r := &replay{
+		cfg: cfg, docs: map[state.Subject]prmanager.PR{}, now: map[state.Subject]time.Time{}, seq: map[state.Subject]int64{},
+		heard: map[string]bool{}, pins: map[string]int64{},
+	}
+	r.gate = prmanager.New(prmanager.Config{
+		Forge: func(instance string) (prmanager.Forge, error) {
+			app := false
+			for _, f := range cfg.Forges {
+				app = app || f.Name == instance && f.AppID != 0
+			}
+			return prmanager.Forge{Name: "the record", Self: prmanager.Self{App: app}, Reader: r}, nil
+		},
+		Policy: wiring{cfg: cfg}.policy, Pins: r,
+	})
+	return r
+}
+
+var _ prmanager.Reader = (*replay)(nil)
+
+// unrecorded is the answer to what nobody wrote down.
+func unrecorded(op string) error {
+	return &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("not recorded")}
+}
+
+// Pull answers the recorded live pull request.
+func (r *replay) Pull(context.Context, forge.Ref) (forge.Pull, error) {
+	if r.facts.Live == nil {
+		return forge.Pull{}, unrecorded("read pull request")
+	}
+	return *r.facts.Live, nil
+}
+
+// LabelHistory answers the recorded label history.
+func (r *replay) LabelHistory(context.Context, forge.Ref) ([]forge.LabelEntry, error) {
+	if r.facts.Labels == nil {
+		return nil, unrecorded("read label history")
+	}
+	return r.facts.Labels, nil
+}
+
+// Trusted answers whether somebody was trusted, by whatever rule.
+func (r *replay) Trusted(_ context.Context, _ forge.Repo, who forge.Actor, _ forge.Rule) (bool, error) {
+	for login, yes := range r.facts.Trusted {
+		if strings.EqualFold(login, who.Login) {
+			return yes, nil
+		}
+	}
+	return false, unrecorded("look up trust")
+}
+
+// Pin remembers for as long as the replay lasts.
+func (r *replay) Pin(_ context.Context, instance, login string, id int64) (int64, error) {
+	key := instance + "/" + login
+	if r.pins[key] == 0 {
+		r.pins[key] = id
+	}
+	return r.pins[key], nil
+}
+
+// storedForm is the id of a stored delivery, with its subject before it where the store needs that.
+var storedForm = regexp.MustCompile(`^(?:([^@]+/[^@]+/[^@]+/[^@]+)@)?([a-z0-9-]{1,32}:hook:[A-Za-z0-9_-]{1,64})$`)
+
+// open reads a file, or a delivery out of the store.
+func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, error) {
+	if m := storedForm.FindStringSubmatch(name); m != nil {
+		body, err := r.stored(ctx, m[1], m[2])
+		if err != nil {
+			return nil, err
+		}
+		instance, guid, _ := strings.Cut(m[2], ":hook:")
+		return []recorded{{Headers: map[string]any{"X-GitHub-Delivery": guid, "X-Signalbox-Instance": instance}, Body: body}}, nil
+	}
+	text, err := p.readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var out []recorded
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		var raw json.RawMessage
+		err := d.Decode(&raw)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		var list []json.RawMessage
+		if err == nil && json.Unmarshal(raw, &list) != nil {
+			list = []json.RawMessage{raw}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: not JSON from byte %d on", name, d.InputOffset())
+		}
+		for _, one := range list {
+			var x recorded
+			if err := json.Unmarshal(one, &x); err != nil {
+				return nil, fmt.Errorf("%s: delivery %d: expected an object with headers and body", name, len(out)+1)
+			}
+			if x.Request != nil {
+				x.Headers, x.Body = x.Request.Headers, x.Request.Payload
+			}
+			if x.Body == nil {
+				x.Body = one
+			}
+			out = append(out, x)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s: holds no delivery", name)
+	}
+	return out, nil
+}
+
+func (r *replay) stored(ctx context.Context, subject, id string) (body []byte, err error) {
+	store, err := openReader(ctx, r.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	switch s := store.(type) {
+	case interface {
+		Raw(ctx context.Context, id string) ([]byte, error)
+	}:
+		body, err = s.Raw(ctx, id)
+	case interface {
+		Raw(ctx context.Context, subject state.Subject, id string) ([]byte, error)
+	}:
+		at, e := state.ParseSubject(subject)
+		if e != nil {
+			return nil, usageError{fmt.Errorf("%s: in this store a delivery is found by its subject: write SUBJECT@ID, both as the log shows them", id)}
+		}
+		body, err = s.Raw(ctx, at, id)
+	}
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, fmt.Errorf("%s: no such delivery is stored, or no more: bodies are kept for seven days", id)
+	}
+	return body, err
+}
+
+// deliver takes one delivery through parse and decide.
+func (r *replay) deliver(ctx context.Context, x recorded) (replayed, error) {
+	header := http.Header{}
+	for name, v := range x.Headers {
+		if s, ok := v.(string); ok {
+			header.Set(name, s)
+		} else if list, ok := v.([]any); ok && len(list) > 0 {
+			header.Set(name, fmt.Sprint(list[0]))
+		}
+	}
+	body := []byte(x.Body)
+	var text string
+	if json.Unmarshal(body, &text) == nil {
+		body = []byte(text)
+	}
+	if header.Get("X-GitHub-Event") == "" {
+		header.Set("X-GitHub-Event", eventOf(body))
+	}
+	if header.Get("X-GitHub-Delivery") == "" {
+		sum := sha256.Sum256(body)
+		header.Set("X-GitHub-Delivery", hex.EncodeToString(sum[:8]))
+	}
+	instance := header.Get("X-Signalbox-Instance")
+	if instance == "" {
+		instance = r.instance()
+	}
+	hook, err := github.NewHook(instance, []string{"nothing is verified here"})
+	if err != nil {
+		return replayed{}, err
+	}
+	to, err := hook.Route(header, body)
+	out := replayed{Delivery: to.GUID, Event: to.Event, Action: to.Action}
+	switch id := instance + ":hook:" + to.GUID; {
+	case err != nil:
+		out.Ignored, out.bad = err.Error(), true
+		return out, nil
+	case to.Ping:
+		out.Ignored = "a greeting"
+		return out, nil
+	case to.Ignored != "":
+		out.Ignored = to.Ignored
+		return out, nil
+	case !r.cfg.Allowed(to.Repo):
+		out.Ignored = "SIGNALBOX_REPOS does not name " + to.Repo.Name
+		return out, nil
+	case r.heard[id]:
+		out.Ignored = "it arrived before: a delivery takes effect once"
+		return out, nil
+	default:
+		r.heard[id] = true
+	}
+	s := state.Subject{Instance: instance, Project: to.Project, Kind: to.Kind, Key: to.Key}
+	out.Subject = s.String()
+	if s.Kind != "pr" {
+		out.Ignored = "mail for another kind of subject; only pull requests are replayed"
+		return out, nil
+	}
+	r.facts = x.Facts
+	return r.decide(ctx, s, to, x.At, out)
+}
+
+// decide lets the pull request look at the recorded facts and decide. Effects are not done, and not answered.
+func (r *replay) decide(ctx context.Context, s state.Subject, to forge.Routed, at time.Time, out replayed) (replayed, error) {
+	r.seq[s]++
+	now := r.now[s]
+	for _, t := range []time.Time{at, mailTime(to)} {
+		if t.After(now) {
+			now = t
+		}
+	}
+	r.now[s] = now
+	in := actor.Inputs{Mail: []state.Mail{{
+		Seq: r.seq[s], ID: s.Instance + ":hook:" + to.GUID, Kind: to.MailKind, Format: to.Format, At: now, Body: to.Body,
+	}}}
+	d := r.docs[s]
+	step := r.gate.Decide(s, d, r.gate.Look(ctx, s, d, in, now), in, now)
+	if len(step.Dead) > 0 {
+		out.Ignored, out.bad = "cannot be read: "+step.Dead[0].Reason, true
+		return out, nil
+	}
+	var next prmanager.PR // as a store would give it back
+	if err := json.Unmarshal(mustJSON(step.Next), &next); err != nil {
+		return out, fmt.Errorf("keep the document of %s: %w", s, err)
+	}
+	r.docs[s] = next
+	for _, b := range step.Journal {
+		var l line
+		if err := json.Unmarshal(b, &l); err != nil {
+			return out, fmt.Errorf("read the story of %s: %w", s, err)
+		}
+		out.Story = append(out.Story, l)
+	}
+	for _, w := range step.Wishes {
+		out.Wishes = append(out.Wishes, replayedWish{w.Class.String(), w.Kind, w.Key})
+	}
+	out.Ref, out.State, out.Waits = next.Ref.String(), next.State(), next.Waits()
+	return out, nil
+}
+
+// instance is whose deliveries a file holds that does not say so.
+func (r *replay) instance() string {
+	if len(r.cfg.Forges) == 1 {
+		return r.cfg.Forges[0].Name
+	}
+	return "github"
+}
+
+// mailTime is when a mail says that it happened, in the forge's time.
+func mailTime(to forge.Routed) time.Time {
+	var m struct {
+		At   time.Time `json:"at"`
+		Pull struct {
+			UpdatedAt time.Time `json:"updated_at"`
+		} `json:"pull"`
+	}
+	if json.Unmarshal(to.Body, &m) != nil {
+		return time.Time{}
+	}
+	if m.At.IsZero() {
+		return m.Pull.UpdatedAt
+	}
+	return m.At
+}
+
+// eventOf is the event that a payload is of, by what it holds. A stored body has no headers any more.
+func eventOf(body []byte) string {
+	var has map[string]json.RawMessage
+	if json.Unmarshal(body, &has) != nil {
+		return "unknown"
+	}
+	for _, e := range []struct{ key, event string }{
+		{"comment", "issue_comment"}, {"check_run", "check_run"}, {"workflow_run", "workflow_run"}, {"merge_group", "merge_group"},
+		{"pull_request", "pull_request"},
+	} {
+		if has[e.key] != nil {
+			return e.event
+		}
+	}
+	return "unknown"
+}
+
+func printReplay(w io.Writer, list []replayed) error {
+	b := &strings.Builder{}
+	for _, x := range list {
+		fmt.Fprintf(b, "%s", x.Event)
+		if x.Action != "" {
+			fmt.Fprintf(b, " %s", x.Action)
+		}
+		fmt.Fprintf(b, "  %s", x.Delivery)
+		if x.Ref != "" {
+			fmt.Fprintf(b, "  %s", x.Ref)
+		}
+		fmt.Fprintln(b)
+		if x.Ignored != "" {
+			fmt.Fprintf(b, "    nothing is decided: %s\n", x.Ignored)
+			continue
+		}
+		for _, l := range x.Story {
+			fmt.Fprint(b, "    ")
+			l.print(b)
+		}
+		if len(x.Story) == 0 {
+			fmt.Fprintln(b, "    nothing changes")
+		}
+		for _, w := range x.Wishes {
+			fmt.Fprintf(b, "    would do (%s): %s %s\n", w.Class, w.Kind, w.Key)
+		}
+		fmt.Fprintf(b, "    %s: %s\n", x.State, x.Waits)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
