@@ -210,19 +210,19 @@ func (t *turn) ask(w *Walk, x Lost) bool {
 	if x.N >= asks && !w.Whole || x.N > 0 && t.now.Sub(x.Asked) < again {
 		return true
 	}
-	if t.dryRun {
-		t.counts[NotAsked]++
-		return true
-	}
 	at, ok := slot(&t.d.Slots.Ask, t.now, t.pace.Ask)
-	if !ok {
+	switch {
+	case !ok:
 		return false
+	case t.dryRun:
+		t.counts[NotAsked]++
+	default:
+		if x.N == 0 {
+			t.d.Asked = later(t.d.Asked, at)
+		}
+		t.counts[AskedAgain]++
+		t.wish(actor.Wish{Key: RedeliverKey + x.GUID, Kind: kindRedeliver, NotBefore: at}, asked{x.Repo, x.Delivery})
 	}
-	if x.N == 0 {
-		t.d.Asked = later(t.d.Asked, at)
-	}
-	t.counts[AskedAgain]++
-	t.wish(actor.Wish{Key: RedeliverKey + x.GUID, Kind: kindRedeliver, NotBefore: at}, asked{x.Repo, x.Delivery})
 	t.step.Put = append(t.step.Put, state.Record{Key: memoryKey(x.GUID), Value: mustJSON(memory{at, x.N + 1}), TTL: kept})
 	return true
 }
