@@ -74,10 +74,16 @@ func TestBudget(t *testing.T) {
 				}, []string{create}},
 				{"update check", func() error {
 					_, err := w.WriteCheck(ctx, forge.Check{
-						Repo: w.where(), SHA: pr.Head(), Name: "presubmit", ExternalID: key, State: forge.CheckSuccess, ID: id,
+						Repo: w.where(), SHA: pr.Head(), Name: "presubmit", ExternalID: key, State: forge.CheckRunning, ID: id,
 					})
 					return err
 				}, update},
+				{"complete check", func() error {
+					_, err := w.WriteCheck(ctx, forge.Check{
+						Repo: w.where(), SHA: pr.Head(), Name: "presubmit", ExternalID: key, State: forge.CheckSuccess, ID: id,
+					})
+					return err
+				}, update[len(update)-1:]},
 				{"find check", find, []string{look}},
 				{"start", func() (err error) { receipt, err = workflow.Start(ctx, run); return err }, []string{"POST /actions/workflows/presubmit.yml/dispatches"}},
 				{"find run", func() error { _, _, err := workflow.Find(ctx, run); return err }, []string{"GET /actions/workflows/presubmit.yml/runs"}},

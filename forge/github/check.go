@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,8 +26,8 @@ const (
 )
 
 // WriteCheck shows the check and answers the id under which it can be updated. As an App it is a check run: with an
-// ID the run is updated, unless that run is gone, completed (a completed run is never reopened), of another commit or
-// not ours; then, and without an ID, a new run is made. With a token it is a commit status, which is append-only: the
+// ID the run is updated, unless that run is gone, of another commit, not ours, or would be reopened (a completed run never
+// is); then, and without an ID, a new run is made. With a token it is a commit status, which is append-only: the
 // id is empty.
 //
 // A summary that is empty shows the title: GitHub insists on one.
@@ -68,15 +69,17 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 	if err != nil {
 		return "", false, permanent(op, errors.New("the id is not a number"))
 	}
-	old, _, err := client.Checks.GetCheckRun(ctx, owner, name, number)
-	if err != nil {
-		if err = c.fault(op, err); notFound(err) {
+	if !check.State.Completed() { // completing one reopens nothing: nobody need look first
+		old, _, err := client.Checks.GetCheckRun(ctx, owner, name, number)
+		if err != nil {
+			if err = c.fault(op, err); notFound(err) {
+				return "", false, nil
+			}
+			return "", false, err
+		}
+		if old.GetStatus() == "completed" || old.GetHeadSHA() != check.SHA || old.GetApp().GetID() != c.appID {
 			return "", false, nil
 		}
-		return "", false, err
-	}
-	if old.GetStatus() == "completed" || old.GetHeadSHA() != check.SHA || old.GetApp().GetID() != c.appID {
-		return "", false, nil
 	}
 	state, conclusion := runState(check.State)
 	run, _, err := client.Checks.UpdateCheckRun(ctx, owner, name, number, gh.UpdateCheckRunOptions{
@@ -84,12 +87,16 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 		Status: &state, Conclusion: conclusion, Output: output(check), Actions: actions(check),
 	})
 	if err != nil {
-		return "", false, c.fault(op, err)
+		err = c.fault(op, err)
+		if f := forge.Classify(err); f.Status == http.StatusNotFound || f.Status == http.StatusForbidden && f.Class == forge.Permanent {
+			return "", false, nil // gone, or another App's
+		}
+		return "", false, err
 	}
 	if run.GetID() != number {
 		return "", false, incomplete(op)
 	}
-	return check.ID, true, nil
+	return check.ID, run.GetHeadSHA() == check.SHA, nil
 }
 
 // FindCheck says whether GitHub shows the check already: the newest run of ours with this name has the ExternalID

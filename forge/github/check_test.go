@@ -97,6 +97,9 @@ func TestCheck_presubmit(t *testing.T) {
 			t.Errorf("%s not found", state)
 		}
 	}
+	if id := w.write(t, c); id != c.ID {
+		t.Error("said twice, the end made a new run")
+	}
 	c.State = forge.CheckQueued
 	again := w.write(t, c)
 	if again == c.ID {
@@ -117,6 +120,14 @@ func TestCheck_presubmit(t *testing.T) {
 	moved.ID, moved.SHA = again, pr.Head()
 	if id := w.write(t, moved); id == again || w.repo.Check(pr.Head(), "presubmit") == nil {
 		t.Error("a run of another commit was updated")
+	}
+	c.ID, c.State = "999999999", forge.CheckCancelled
+	if id := w.write(t, c); id == c.ID {
+		t.Error("an id that does not exist was completed")
+	}
+	moved.State = forge.CheckCancelled
+	if id := w.write(t, moved); id == again || w.repo.Check(pr.Head(), "presubmit").State() != "cancelled" {
+		t.Error("the end of a run of another commit counts")
 	}
 	c.ID = "seven"
 	if _, err := w.WriteCheck(t.Context(), c); classOf(t, err) != forge.Permanent {
@@ -144,6 +155,10 @@ func TestCheck_othersApp(t *testing.T) {
 	c.ID = id
 	if mine := w.write(t, c); mine == id {
 		t.Error("the other App's run was updated")
+	}
+	c.State = forge.CheckFailure
+	if mine := w.write(t, c); mine == id {
+		t.Error("the other App's run was completed")
 	}
 	c = w.check(pr.Head())
 	w.write(t, c)

@@ -10,7 +10,7 @@
 //	LabelHistory                    1 up to 100 issue events; at most 3 beyond
 //	Trusted permission, user, app   1; team 2; nothing for a deleted account, nor for a bot asked by permission or team
 //	SetLabel                        1
-//	WriteCheck                      1 to create, 2 to update (a completed run must not be reopened)
+//	WriteCheck                      1 to create or complete, 2 to update otherwise (a completed run must not be reopened)
 //	FindCheck                       1 per 100 checks of that name (token: statuses of the commit)
 //	repository_dispatch, workflow   start 1, find 1 per 100 runs (at most 3), cancel 1 by id
 //	actions_approval                start 1 + one per run that is held back
