@@ -101,6 +101,9 @@ type Check struct {
 	ID string `json:"id,omitempty"`
 	// Approve asks for the button `Approve this commit` (identifier "approve"); only check runs have one.
 	Approve bool `json:"approve,omitempty"`
+	// Pulls are the numbers of the pull requests with this head or former head that the check is about, for a forge
+	// that cannot show every commit's checks (GitLab: those of forks). Empty = nobody knows.
+	Pulls []int `json:"pulls,omitempty"`
 }
 
 // Run is one presubmit run to be started or cancelled. It carries only what may leave towards CI: SHAs, numbers,

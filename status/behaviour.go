@@ -90,7 +90,7 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 		facts[id] = f
 	}
 	for name, g := range d.Gates {
-		look(gateFact(name), g.Write, forge.Check{Name: name, ExternalID: gateID(g.ShownSeq)})
+		look(gateFact(name), g.Write, forge.Check{Name: name, ExternalID: gateID(g.ShownSeq), Pulls: numbers(d.at(name))})
 	}
 	newest, busy := map[string]string{}, map[string]bool{}
 	for k, r := range d.Runs {
@@ -101,7 +101,7 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 	}
 	for name, k := range newest {
 		if r := d.Runs[k]; !busy[name] {
-			look(runFact(k), r.Write, forge.Check{Name: name, ExternalID: k, ID: r.ID})
+			look(runFact(k), r.Write, forge.Check{Name: name, ExternalID: k, ID: r.ID, Pulls: d.owner(r)})
 		}
 	}
 	return facts

@@ -453,7 +453,7 @@ func (t *decision) gates() {
 			}
 		}
 		t.ask(&g.Write, order{Check: forge.Check{
-			Name: name, ExternalID: gateID(g.Seq), Approve: g.Want.State == forge.CheckActionRequired,
+			Name: name, ExternalID: gateID(g.Seq), Approve: g.Want.State == forge.CheckActionRequired, Pulls: numbers(pulls),
 		}})
 		t.d.Gates[name] = g
 	}
@@ -491,7 +491,7 @@ func (t *decision) runs() {
 			continue
 		}
 		busy[r.Name] = k
-		c := forge.Check{Name: r.Name, ExternalID: k}
+		c := forge.Check{Name: r.Name, ExternalID: k, Pulls: t.d.owner(r)}
 		if !r.Shown.State.Completed() && r.Shown.Attempt == r.Want.Attempt {
 			c.ID = r.ID // a completed check run cannot reopen: a new one is made
 		}

@@ -223,6 +223,30 @@ func (d Document) at(check string) []Pull {
 	return out
 }
 
+// numbers are the pull requests that a gate check is about, as far as a summary names them: the open ones first.
+func numbers(pulls []Pull) []int {
+	var open, left []int
+	for _, p := range pulls {
+		switch {
+		case p.Number == 0: // a merge group
+		case p.Open:
+			open = append(open, p.Number)
+		default:
+			left = append(left, p.Number)
+		}
+	}
+	all := append(open, left...)
+	return all[:min(len(all), maxListed)]
+}
+
+// owner is the pull request that a run is of; nobody's for a merge group.
+func (d Document) owner(r RunCheck) []int {
+	if p := d.Pulls[r.Pull.String()]; p.Number != 0 {
+		return []int{p.Number}
+	}
+	return nil
+}
+
 // runsByAge answers the keys of the runs, the oldest first.
 func (d Document) runsByAge() []string {
 	return slices.SortedFunc(maps.Keys(d.Runs), func(a, b string) int { return cmp.Compare(d.Runs[a].Born, d.Runs[b].Born) })

@@ -1,0 +1,296 @@
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"regexp"
+	"strings"
+
+	gl "gitlab.com/gitlab-org/api/client-go/v2"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+var _ status.Checks = (*Client)(nil)
+
+// What GitLab takes (forges.md A1), and how far we look for our own.
+const (
+	maxField  = 255 // runes of a status' description, bytes of its URL
+	notePages = 10  // of 100 notes each
+)
+
+// WriteCheck shows the check where GitLab can show it: as a commit status if a merge request of this project has the
+// commit, and as one note, edited in place, on each merge request from a fork whose head it is: a status on a fork's
+// commit would be refused or not shown. What is shown already is not written again. The id is always empty: a status is
+// found by its name, a note by its marker.
+//
+// A note is written only while the commit is the head, so that the end of a former head never covers the text of the
+// present one. Where the head moves between the look and the write, the note is that of the former head until the next
+// comparison; it names its commit.
+func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, err error) {
+	at, err := c.places(ctx, "write check", check)
+	if err != nil {
+		return "", err
+	}
+	if at.status {
+		if err := c.writeStatus(ctx, at, check); err != nil {
+			return "", err
+		}
+	}
+	for _, number := range at.notes {
+		if err := c.writeNote(ctx, at, number, check); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// FindCheck says whether all that WriteCheck would show is shown.
+func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, found bool, err error) {
+	at, err := c.places(ctx, "find check", check)
+	if err != nil {
+		return "", false, err
+	}
+	if at.status {
+		newest, err := c.newestStatus(ctx, at, check)
+		if err != nil || newest == nil || !shows(newest, check) {
+			return "", false, err
+		}
+	}
+	for _, number := range at.notes {
+		note, err := c.ourNote(ctx, at, number, check.Name)
+		if err != nil || note == nil || note.Body != noteText(check) {
+			return "", false, err
+		}
+	}
+	return "", true, nil
+}
+
+// places is where a check is to be shown.
+type places struct {
+	pid    any
+	me     int64
+	status bool
+	ref    string  // source branch of a merge request of this project; empty = GitLab finds one
+	head   bool    // the commit is that branch's head, so that it must be there
+	notes  []int64 // merge requests from forks
+}
+
+func (c *Client) places(ctx context.Context, op string, check forge.Check) (places, error) {
+	pid, err := project(op, check.Repo)
+	if err != nil {
+		return places{}, err
+	}
+	if !hexSHA(check.SHA) {
+		return places{}, permanent(op, errSHA)
+	}
+	me, _, err := c.Self(ctx)
+	if err != nil {
+		return places{}, err
+	}
+	at := places{pid: pid, me: me.ID, status: len(check.Pulls) == 0}
+	for _, number := range check.Pulls {
+		live, _, err := c.api.MergeRequests.GetMergeRequest(pid, int64(number), nil, with(ctx))
+		if err != nil {
+			if f := classify(op, err); f.Class != forge.NotFound {
+				return places{}, f
+			}
+			continue // deleted: there is nothing to show it on
+		}
+		if live.IID != int64(number) || live.TargetProjectID == 0 || live.SHA == "" {
+			return places{}, incomplete(op)
+		}
+		head := live.SHA == check.SHA
+		if live.SourceProjectID == live.TargetProjectID {
+			if at.status = true; at.ref == "" || head && !at.head {
+				at.ref, at.head = live.SourceBranch, head
+			}
+		} else if head && (live.State == opened || live.State == locked || check.State == forge.CheckCancelled) {
+			at.notes = append(at.notes, live.IID)
+		}
+	}
+	return at, nil
+}
+
+// writeStatus posts a commit status: 1 call to look, 1 to post. It goes into the pipeline that has our newest one of
+// this name: without that GitLab would choose, and leave the old one pending in another.
+func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) error {
+	const op = "set commit status"
+	newest, err := c.newestStatus(ctx, at, check)
+	if err != nil {
+		return err
+	}
+	o := &gl.SetCommitStatusOptions{
+		State: statusState(check.State), Name: &check.Name, Ref: given(at.ref),
+		Description: given(cut(check.Title, maxField)), TargetURL: given(target(check.URL)),
+	}
+	if newest != nil {
+		if shows(newest, check) {
+			return nil
+		}
+		if newest.PipelineID != 0 {
+			o.PipelineID, o.Ref = &newest.PipelineID, given(newest.Ref)
+		}
+	}
+	_, _, err = c.api.Commits.SetCommitStatus(at.pid, check.SHA, o, with(ctx))
+	if notThere(err) && o.PipelineID != nil { // archived or deleted meanwhile
+		o.PipelineID, o.Ref = nil, given(at.ref)
+		_, _, err = c.api.Commits.SetCommitStatus(at.pid, check.SHA, o, with(ctx))
+	}
+	if err == nil {
+		return nil
+	}
+	f := classify(op, err)
+	switch {
+	case f.Status == http.StatusBadRequest && harmless(err, o.State):
+		return nil
+	case f.Class == forge.NotFound && at.head:
+		f.Class = forge.Retriable // a replica that lags: the commit is there
+	}
+	return f
+}
+
+func notThere(err error) bool { return err != nil && errors.Is(err, gl.ErrNotFound) }
+
+// transition is what GitLab says where a job refuses a state that it has already.
+var transition = regexp.MustCompile(`Cannot transition status via :\w+ from :(\w+)`)
+
+// harmless says that a refused transition leaves nothing to be done: what is shown passes as little, or as much, as what
+// is wanted.
+func harmless(err error, want gl.BuildStateValue) bool {
+	var refused *gl.ErrorResponse
+	if !errors.As(err, &refused) {
+		return false
+	}
+	m := transition.FindStringSubmatch(refused.Message)
+	return m != nil && (m[1] == string(gl.Success)) == (want == gl.Success)
+}
+
+// newestStatus is our newest status of the check's name on the commit. Those of other accounts are not ours to update,
+// and GitLab keeps them apart.
+func (c *Client) newestStatus(ctx context.Context, at places, check forge.Check) (*gl.CommitStatus, error) {
+	const op = "list commit statuses"
+	list, _, err := c.api.Commits.GetCommitStatuses(at.pid, check.SHA,
+		&gl.GetCommitStatusesOptions{Name: &check.Name, ListOptions: gl.ListOptions{PerPage: 100}}, with(ctx))
+	if err != nil {
+		f := classify(op, err)
+		if f.Class == forge.NotFound && at.head {
+			f.Class = forge.Retriable
+		}
+		return nil, f
+	}
+	var newest *gl.CommitStatus
+	for _, s := range list {
+		if s.Name == check.Name && s.Author.ID == at.me && (newest == nil || s.ID > newest.ID) {
+			newest = s
+		}
+	}
+	return newest, nil
+}
+
+func shows(s *gl.CommitStatus, check forge.Check) bool {
+	return s.Status == string(statusState(check.State)) && s.Description == cut(check.Title, maxField) && s.TargetURL == target(check.URL)
+}
+
+// statusState is the check in the words of commit statuses. Waiting for a maintainer is pending, not a failure.
+func statusState(s forge.CheckState) gl.BuildStateValue {
+	switch s {
+	case forge.CheckSuccess:
+		return gl.Success
+	case forge.CheckFailure:
+		return gl.Failed
+	case forge.CheckCancelled:
+		return gl.Canceled
+	case forge.CheckRunning:
+		return gl.Running
+	case forge.CheckQueued, forge.CheckActionRequired:
+	}
+	return gl.Pending
+}
+
+// target is a URL that GitLab takes, or none.
+func target(url string) string {
+	if len(url) > maxField {
+		return ""
+	}
+	return url
+}
+
+// writeNote writes or edits our note of this name: 1 call to look per 100 notes, 1 to write.
+func (c *Client) writeNote(ctx context.Context, at places, number int64, check forge.Check) error {
+	const op = "write note"
+	note, err := c.ourNote(ctx, at, number, check.Name)
+	if err != nil {
+		return err
+	}
+	body := noteText(check)
+	switch {
+	case note == nil:
+		_, _, err = c.api.Notes.CreateMergeRequestNote(at.pid, number, &gl.CreateMergeRequestNoteOptions{Body: &body}, with(ctx))
+	case note.Body == body:
+		return nil
+	default:
+		_, _, err = c.api.Notes.UpdateMergeRequestNote(at.pid, number, note.ID, &gl.UpdateMergeRequestNoteOptions{Body: &body}, with(ctx))
+	}
+	if err != nil {
+		return classify(op, err)
+	}
+	return nil
+}
+
+// ourNote finds the oldest note by us that begins with the marker of the check.
+func (c *Client) ourNote(ctx context.Context, at places, number int64, name string) (*gl.Note, error) {
+	const op = "list notes"
+	oldest, asc := "created_at", "asc"
+	o := &gl.ListMergeRequestNotesOptions{OrderBy: &oldest, Sort: &asc, ListOptions: gl.ListOptions{PerPage: 100, Page: 1}}
+	for range notePages {
+		list, res, err := c.api.Notes.ListMergeRequestNotes(at.pid, number, o, with(ctx))
+		if err != nil {
+			return nil, classify(op, err)
+		}
+		for _, n := range list {
+			if n.Author.ID == at.me && !n.System && strings.HasPrefix(n.Body, marker(name)) {
+				return n, nil
+			}
+		}
+		if o.Page = res.NextPage; o.Page == 0 {
+			return nil, nil
+		}
+	}
+	return nil, permanent(op, errors.New("too many notes to find ours among them")) // a second one would never end
+}
+
+func marker(name string) string {
+	return "<!-- signalbox: " + strings.ReplaceAll(name, "--", "- -") + " -->\n"
+}
+
+// noteText is the check as a note. It names nobody so that GitLab would notify them.
+func noteText(check forge.Check) string {
+	text := marker(check.Name) + "**" + check.Name + "** · " + strings.ReplaceAll(string(check.State), "_", " ") + " · " + check.SHA[:12] + "\n\n" + check.Title + "\n"
+	if check.Summary != "" && check.Summary != check.Title {
+		text += "\n" + check.Summary + "\n"
+	}
+	if check.URL != "" {
+		text += "\n" + check.URL + "\n"
+	}
+	return strings.TrimSuffix(strings.ReplaceAll(text, "@", "@\u200b"), "\n")
+}
+
+// given is nil for an empty string: GitLab refuses some empty values.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+var errSHA = errors.New("expected a commit SHA in full")
+
+// hexSHA keeps everything but commits out of paths and out of what goes to CI.
+func hexSHA(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'f')
+	})
+}

@@ -1,0 +1,259 @@
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	gl "gitlab.com/gitlab-org/api/client-go/v2"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+)
+
+var (
+	_ prmanager.Reader    = (*Client)(nil)
+	_ prmanager.Labeller  = (*Client)(nil)
+	_ prmanager.Commenter = (*Client)(nil)
+)
+
+// States of a merge request. "locked" is one that is being merged: open until it is merged.
+const (
+	opened = "opened"
+	locked = "locked"
+	merged = "merged"
+)
+
+// Pull reads the live merge request: 1 call. Its times are whole seconds, as those of hooks are. Base.SHA is the tip of
+// the target branch as of the newest push, or empty while GitLab still prepares the merge request.
+func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
+	const op = "read merge request"
+	pid, err := project(op, ref.Repo)
+	if err != nil {
+		return forge.Pull{}, err
+	}
+	live, _, err := c.api.MergeRequests.GetMergeRequest(pid, int64(ref.Number), nil, with(ctx))
+	if err != nil {
+		return forge.Pull{}, classify(op, err)
+	}
+	switch {
+	case live.IID != int64(ref.Number), live.TargetProjectID == 0, live.SHA == "", live.TargetBranch == "", live.State == "", live.UpdatedAt == nil:
+		return forge.Pull{}, incomplete(op)
+	case ref.Repo.ID != 0 && live.TargetProjectID != ref.Repo.ID:
+		return forge.Pull{}, permanent(op, errors.New("the path belongs to another project now"))
+	}
+	ref.Repo.Instance, ref.Repo.ID = c.instance, live.TargetProjectID
+	if name := pathOf(&live.BasicMergeRequest); name != "" {
+		ref.Repo.Name = name
+	}
+	p := forge.Pull{
+		Ref: ref, Open: live.State == opened || live.State == locked, Merged: live.State == merged, Draft: live.Draft,
+		Head:      forge.Branch{SHA: live.SHA, Name: live.SourceBranch, RepoID: live.SourceProjectID}, // 0: the fork was deleted
+		Base:      forge.Branch{SHA: live.DiffRefs.StartSha, Name: live.TargetBranch, RepoID: live.TargetProjectID},
+		UpdatedAt: second(live.UpdatedAt),
+	}
+	if live.Author != nil {
+		p.Author = actor(live.Author.ID, live.Author.Username)
+	}
+	return p, nil
+}
+
+// pathOf is the path of the target project, which the answer has only within the full reference "group/project!7".
+func pathOf(m *gl.BasicMergeRequest) string {
+	if m.References == nil {
+		return ""
+	}
+	path, _, _ := strings.Cut(m.References.Full, "!")
+	return path
+}
+
+// Label events per page, GitLab's maximum, and how few on the newest page make us read the one before too.
+const (
+	eventPage = 100
+	fewEvents = eventPage / 2
+)
+
+// LabelHistory reads at least the newest fewEvents label changes, oldest first: GitLab lists them so and has no other
+// order, and the first page says which is the last. An entry whose label was deleted names nothing that could be judged
+// and is left out.
+func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.LabelEntry, error) {
+	const op = "read label history"
+	pid, err := project(op, ref.Repo)
+	if err != nil {
+		return nil, err
+	}
+	page := func(n int64) ([]*gl.LabelEvent, *gl.Response, error) {
+		list, res, err := c.api.ResourceLabelEvents.ListMergeRequestsLabelEvents(pid, int64(ref.Number),
+			&gl.ListLabelEventsOptions{ListOptions: gl.ListOptions{Page: n, PerPage: eventPage}}, with(ctx))
+		if err != nil {
+			return nil, nil, classify(op, err)
+		}
+		return list, res, nil
+	}
+	events, res, err := page(1)
+	if err != nil {
+		return nil, err
+	}
+	if last := res.TotalPages; last > 1 {
+		newest, _, err := page(last)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(newest) >= fewEvents:
+			events = nil
+		case last > 2:
+			if events, _, err = page(last - 1); err != nil {
+				return nil, err
+			}
+		}
+		events = append(events, newest...)
+	} else if res.NextPage != 0 { // more than one page, and nobody says how many: the newest are out of reach
+		return nil, permanent(op, errors.New("GitLab does not say how many label events there are"))
+	}
+	var history []forge.LabelEntry
+	for _, e := range events {
+		if e.ID == 0 || e.CreatedAt == nil {
+			return nil, incomplete(op)
+		}
+		if e.Label.Name == "" || e.Action != "add" && e.Action != "remove" {
+			continue
+		}
+		history = append(history, forge.LabelEntry{
+			ID: e.ID, Added: e.Action == "add", Label: e.Label.Name, Actor: actor(e.User.ID, e.User.Username), At: second(e.CreatedAt),
+		})
+	}
+	return history, nil
+}
+
+// Trusted asks whether who satisfies the rule (gate.md P4), by id, inherited and shared memberships included. Write is
+// Developer, maintain is Maintainer; the membership and the account must be active. The bots of access tokens and
+// service accounts are trusted by a user rule only; app rules fit nobody, since GitLab has no Apps.
+//
+// Nothing is cached: a membership that was lost a second ago must not grant.
+func (c *Client) Trusted(ctx context.Context, repo forge.Repo, who forge.Actor, rule forge.Rule) (bool, error) {
+	if who.ID == 0 {
+		return false, nil
+	}
+	var yes bool
+	var err error
+	switch rule.Kind {
+	case "permission", "team":
+		if who.Bot {
+			return false, nil
+		}
+		if rule.Kind == "team" {
+			yes, err = c.inGroup(ctx, who, rule.Value)
+		} else {
+			yes, err = c.isMember(ctx, repo, who, rule.Value)
+		}
+	case "user":
+		yes, err = c.isUser(ctx, who, rule.Value)
+	case "app":
+		return false, nil
+	default:
+		return false, permanent("look up trust", errors.New("unknown kind of rule"))
+	}
+	if notFound(err) {
+		return false, nil
+	}
+	return yes, err
+}
+
+func (c *Client) isMember(ctx context.Context, repo forge.Repo, who forge.Actor, least string) (bool, error) {
+	const op = "read membership"
+	var level gl.AccessLevelValue
+	switch least {
+	case "write":
+		level = gl.DeveloperPermissions
+	case "maintain":
+		level = gl.MaintainerPermissions
+	case "admin":
+		level = gl.OwnerPermissions
+	default:
+		return false, permanent(op, errors.New("unknown permission"))
+	}
+	pid, err := project(op, repo)
+	if err != nil {
+		return false, err
+	}
+	m, _, err := c.api.ProjectMembers.GetInheritedProjectMember(pid, who.ID, with(ctx))
+	switch {
+	case err != nil:
+		return false, classify(op, err)
+	case m.ID == 0 || m.State == "":
+		return false, incomplete(op)
+	}
+	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= level && !botName.MatchString(m.Username), nil
+}
+
+// inGroup: any role from Guest on, in the group or in one above it, is membership.
+func (c *Client) inGroup(ctx context.Context, who forge.Actor, group string) (bool, error) {
+	const op = "read group membership"
+	if !projectPath.MatchString(group + "/x") {
+		return false, permanent(op, errors.New("expected the path of a group"))
+	}
+	m, _, err := c.api.GroupMembers.GetInheritedGroupMember(group, who.ID, with(ctx))
+	switch {
+	case err != nil:
+		return false, classify(op, err)
+	case m.ID == 0 || m.State == "":
+		return false, incomplete(op)
+	}
+	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= gl.GuestPermissions, nil
+}
+
+// isUser says whether login belongs to who at this moment. An account that is blocked is nobody's.
+func (c *Client) isUser(ctx context.Context, who forge.Actor, login string) (bool, error) {
+	const op = "read user"
+	u, _, err := c.api.Users.GetUser(who.ID, nil, with(ctx))
+	switch {
+	case err != nil:
+		return false, classify(op, err)
+	case u.ID == 0 || u.Username == "" || u.State == "":
+		return false, incomplete(op)
+	}
+	return u.ID == who.ID && strings.EqualFold(u.Username, login) && u.State == "active", nil
+}
+
+// SetLabel adds or removes one label: 1 call. What is so already is a success; adding creates a label that the project
+// lacks; a merge request that is gone needs no removing.
+func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, present bool) error {
+	op := "remove label"
+	if present {
+		op = "add label"
+	}
+	pid, err := project(op, ref.Repo)
+	if err != nil {
+		return err
+	}
+	if label == "" || strings.Contains(label, ",") { // a comma would name two
+		return permanent(op, errors.New("no usable label name"))
+	}
+	o := &gl.UpdateMergeRequestOptions{RemoveLabels: &gl.LabelOptions{label}}
+	if present {
+		o = &gl.UpdateMergeRequestOptions{AddLabels: &gl.LabelOptions{label}}
+	}
+	_, _, err = c.api.MergeRequests.UpdateMergeRequest(pid, int64(ref.Number), o, with(ctx))
+	if err == nil {
+		return nil
+	}
+	f := classify(op, err)
+	if f.Class == forge.NotFound && !present {
+		return nil
+	}
+	return f
+}
+
+// Comment writes a note on the merge request: 1 call.
+func (c *Client) Comment(ctx context.Context, ref forge.Ref, text string) error {
+	const op = "write note"
+	pid, err := project(op, ref.Repo)
+	if err != nil {
+		return err
+	}
+	if _, _, err = c.api.Notes.CreateMergeRequestNote(pid, int64(ref.Number), &gl.CreateMergeRequestNoteOptions{Body: &text}, with(ctx)); err != nil {
+		return classify(op, err)
+	}
+	return nil
+}
