@@ -113,7 +113,7 @@ func (y *yard) read(name string) ([]byte, error) { return files{"app.pem": y.key
 func (y *yard) up() {
 	y.t.Helper()
 	cfg := resolve(y.t, Settings{}, y.env, files{"app.pem": y.key})
-	a, err := newApp(y.t.Context(), cfg, zap.NewNop(), appOptions{poll: 20 * time.Millisecond, now: y.now})
+	a, err := newApp(y.t.Context(), cfg, zap.NewNop(), appOptions{poll: 20 * time.Millisecond, now: y.now, transport: described(y.t)})
 	if err != nil {
 		y.t.Fatal(err)
 	}
