@@ -28,7 +28,9 @@ func (t *turn) grant(a Approval) {
 	if a.Channel == ByLabel {
 		d.Paused = false
 	}
-	t.granted = true
+	if t.granted = true; a.Channel != ByBeing {
+		d.Label.Alone = false
+	}
 	t.pass(Granted, string(a.Channel), "to", short(d.Head.SHA))
 }
 

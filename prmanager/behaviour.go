@@ -231,7 +231,7 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 
 // cancel stops a run. One whose receipt never came is looked for first.
 func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now time.Time) actor.Outcome {
-	if o.Receipt.ID == "" {
+	if o.Receipt.ID == "" && !o.Native {
 		receipt, found, err := trigger.Find(ctx, o.Run)
 		switch wait := later(e.Born, e.Unsure).Add(Settle).Sub(now); {
 		case err != nil:
@@ -246,6 +246,9 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 	}
 	if err := trigger.Cancel(ctx, o.Run, o.Receipt); err != nil {
 		return outcome(fmt.Errorf("cancel run %s: %w", o.Run.Key, err))
+	}
+	if wait := e.Unsure.Add(Settle).Sub(now); o.Native && !e.Unsure.IsZero() && wait > 0 {
+		return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("a run let go on for %s may still appear", o.Run.Key)}
 	}
 	return actor.Outcome{Code: actor.Done}
 }

@@ -389,8 +389,9 @@ func (t *turn) settle() {
 		}
 	}
 	if d.Adopting {
-		t.adopt()
-		return
+		if t.adopt(); d.Adopting {
+			return
+		}
 	}
 	t.judgeLabels()
 	t.judgeAuto()
@@ -681,7 +682,7 @@ func (t *turn) trigger() {
 			},
 		}}
 		if p.Native {
-			s.Stage, s.Order.Rerun = Sent, t.rerun
+			s.Stage, s.Order.Native, s.Order.Rerun = Sent, true, t.rerun
 			if g.Channel != ByTrust && t.now.Sub(later(d.Head.Span.At, d.OpenSpan.At)) > heldGone {
 				s.Why = "Actions drops runs that were held back for 30 days: push or reopen"
 			}

@@ -42,8 +42,8 @@ func (t *turn) wish() {
 	if !d.seen() || d.Adopting {
 		return
 	}
-	if g := d.Standing(); g != nil && d.Passing() {
-		g.Opened = true
+	if g := d.Standing(); g != nil && (d.Passing() || !d.starting()) {
+		g.Opened = d.Passing() // a refusal shuts it again, until something is accepted
 	}
 	t.tellGates()
 	t.wishAbsent()

@@ -95,7 +95,9 @@ type RunOrder struct {
 	Receipt forge.Receipt `json:"receipt,omitzero"` // for a cancel
 	// Rerun: of a native trigger, also run again what had ended before; zero = only let go on what is held back.
 	Rerun time.Time `json:"rerun,omitzero"`
-	Dry   bool      `json:"dry,omitempty"` // wished for in a dry run: never done for real
+	// Native: the trigger answers for whatever runs at the commit; there is no one run to be found.
+	Native bool `json:"native,omitempty"`
+	Dry    bool `json:"dry,omitempty"` // wished for in a dry run: never done for real
 }
 
 // bench is the part of a decision that deals with runs; pull requests and merge groups share it. Everything is computed

@@ -3,6 +3,7 @@ package prmanager
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,9 @@ func TestProperties(t *testing.T) {
 		})
 	}
 	for _, r := range reasons(t) {
+		if strings.HasPrefix(r, "Group_") {
+			continue // of merge groups
+		}
 		t.Logf("%-20s %d", r, visited[r])
 		if visited[r] == 0 && !t.Failed() {
 			t.Errorf("%s was never visited", r)
@@ -51,6 +55,7 @@ type life struct {
 	w     *world
 	notes []Note // told by the world, delivered or not
 	next  int    // first not delivered
+	said  []Comment
 }
 
 func newLife(t *testing.T, rt *rapid.T) *life {
@@ -65,11 +70,12 @@ func newLife(t *testing.T, rt *rapid.T) *life {
 	case 1:
 		m.policy.Trust = []forge.Rule{{Kind: "user", Value: "mona"}, {Kind: "app", Value: "helper"}}
 	case 2:
-		m.policy.Presubmits = []Presubmit{{Name: "unit", Trigger: "ci"}, {Name: "native", Trigger: "ci", Native: true}}
+		m.policy.Presubmits = []Presubmit{presubmit("unit*"), presubmit("native!")}
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "bare") == 0 {
 		m.policy.Presubmits = nil
 	}
+	m.policy.DryRun = rapid.IntRange(0, 9).Draw(rt, "dry") == 0
 	if rapid.Bool().Draw(rt, "token") {
 		w.self = Self{Actor: w.actor("max")}
 	}
@@ -90,6 +96,8 @@ func (l *life) who(label string) string {
 	return rapid.SampledFrom([]string{"mona", "max", "bob", "eve", "ghost", "<img/src=x>", "helper[bot]"}).Draw(l.rt, label)
 }
 
+func (l *life) who2() forge.Actor { return l.w.actor(l.who("presser")) }
+
 func (l *life) told(n Note) { l.notes = append(l.notes, n) }
 
 // act lets one thing happen.
@@ -99,6 +107,7 @@ func (l *life) act() {
 		"push", "push", "label", "label", "label", "unlabel", "draft", "close", "reopen", "base", "assign", "flap",
 		"deliver", "deliver", "deliver", "deliver", "deliver", "again", "lose", "late", "batch",
 		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
+		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence",
 	}).Draw(rt, "act") {
 	case "push":
 		// A few commits only, so that heads come back.
@@ -160,7 +169,7 @@ func (l *life) act() {
 		}
 		m.pass(75 * time.Hour)
 	case "fault":
-		part := rapid.SampledFrom([]string{"live", "history", "trust", "trust mona", "label", "trigger", "cancel"}).Draw(rt, "part")
+		part := rapid.SampledFrom([]string{"live", "history", "trust", "trust mona", "label", "trigger", "cancel", "comment", "state"}).Draw(rt, "part")
 		w.down[part] = rapid.SampledFrom([]int{404, 500, 502}).Draw(rt, "code")
 	case "mend":
 		clear(w.down)
@@ -194,6 +203,66 @@ func (l *life) act() {
 		if m.run(""); w.on {
 			m.hear(w.setLabel("max", w.label, false), w.setLabel("mona", w.label, true))
 		}
+	case "comment":
+		text := rapid.SampledFrom([]string{"/ok-to-test SHA:a1", "/ok-to-test SHA:b2", "/ok-to-test", "/ok-to-test cancel", "/retest", "/ok-to-test SHA:b2|/retest"}).Draw(rt, "text")
+		c := w.comment(l.who("commenter"), text)
+		if rapid.Bool().Draw(rt, "kept") {
+			l.said = append(l.said, c)
+			return
+		}
+		for _, c := range append(l.said, c, c) { // late, and twice
+			m.post(KindComment, c)
+			m.run("")
+		}
+		l.said = nil
+	case "press":
+		w.tick()
+		for _, k := range append(keys(m.d.Triggers), "sb1-nobody") {
+			s := m.d.Triggers[k].Order.Run.SHA
+			if s == "" {
+				s = w.pull.Head.SHA
+			}
+			m.post(status.KindPressed, status.Pressed{
+				SHA: s, Key: k, By: l.who2(), At: rapid.SampledFrom([]time.Time{{}, w.now}).Draw(rt, "pressed at"), Others: rapid.IntRange(0, 4).Draw(rt, "others") / 4,
+				What: rapid.SampledFrom([]string{status.PressedApprove, status.PressedRerun, status.PressedRecheck, "x"}).Draw(rt, "what"),
+			})
+			m.run("")
+		}
+	case "retest":
+		l.approved()
+		for range 4 {
+			m.post(KindComment, w.comment(w.pull.Author.Login, "/retest"))
+			m.run("")
+		}
+	case "native":
+		for _, s := range []string{sha("a1"), sha("b2"), w.pull.Head.SHA} {
+			w.tick()
+			n := status.Native{SHA: s, RunID: rapid.Int64Range(1, 3).Draw(rt, "run"), HeadRepoID: w.pull.Head.RepoID, At: w.now, Attempt: rapid.IntRange(0, 2).Draw(rt, "attempt"), Status: "completed"}
+			switch n.Conclusion = rapid.SampledFrom([]string{"", "action_required", "success", "failure", "skipped", "cancelled"}).Draw(rt, "conclusion"); n.Conclusion {
+			case "":
+				n.Status = "in_progress"
+			case "cancelled":
+				n.HeadRepoID++
+			}
+			m.post(status.KindNative, n)
+		}
+		m.run("")
+	case "attempt":
+		for _, k := range keys(m.d.Triggers) {
+			m.post(KindReport, Report{
+				Key: k, Attempt: rapid.IntRange(0, 3).Draw(rt, "attempt"), RunID: rapid.SampledFrom([]string{"", k, "7"}).Draw(rt, "id"),
+				State: rapid.SampledFrom([]forge.CheckState{forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled}).Draw(rt, "state"),
+			})
+		}
+		m.run("")
+	case "became":
+		for _, k := range keys(m.d.Triggers) {
+			w.after[k] = RunState{State: rapid.SampledFrom([]forge.CheckState{"", forge.CheckRunning, forge.CheckActionRequired, forge.CheckFailure}).Draw(rt, "state"), Attempt: 1}
+		}
+		m.post(KindReconcile, Repair{Ref: w.pull.Ref, Why: "sweep"})
+		m.run("")
+	case "silence":
+		w.mute = !w.mute
 	case "approved":
 		l.approved()
 	case "refused":
@@ -242,7 +311,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			if g == nil || !ok || !s.Asked || o.Run.SHA != g.SHA || o.Base != g.Base || o.Run.SHA != d.Head.SHA {
 				rt.Fatalf("a trigger without grant or record: %+v, grant %+v", o, g)
 			}
-			if old, was := before.Triggers[o.Run.Key]; was && old.Asked {
+			if old, was := before.Triggers[o.Run.Key]; was && old.Asked && !s.Native {
 				rt.Fatalf("triggered again: %s", o.Run.Key)
 			}
 			if o.Run.Ref != d.Ref || strings.ContainsAny(fmt.Sprint(o.Run.Key, o.Run.SHA, o.Run.BaseSHA), "<>@ ") {
@@ -278,7 +347,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			rt.Fatalf("%s is told to be open, grant %+v", commit, g)
 		}
 	}
-	if d.Seq < before.Seq || d.Run < before.Run || d.Run > before.Run+1 {
+	if d.Seq < before.Seq || d.Run < before.Run || d.Run > before.Run+1 && !before.Dry {
 		rt.Fatalf("counters: seq %d to %d, run %d to %d", before.Seq, d.Seq, before.Run, d.Run)
 	}
 	if g != nil && (before.Standing() == nil || before.Standing().At != g.At || before.Standing().SHA != g.SHA || before.Standing().Channel != g.Channel) {
@@ -288,8 +357,8 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 		rt.Fatalf("two grants stand: %+v", d.Grants)
 	}
 	stale := slices.ContainsFunc(in.Results, func(r actor.Result) bool { return r.Code == actor.Stale })
-	if len(in.Results) > 0 && len(in.Mail) == 0 && !stale && len(f.Trusts) > 0 && len(before.Questions) == 0 && !before.AutoDue {
-		rt.Fatalf("an effect's end made us look: %+v", in.Results)
+	if len(in.Results) > 0 && len(in.Mail) == 0 && !stale && len(f.Trusts) > 0 && !before.Dry && len(before.Questions) == 0 && !before.AutoDue {
+		rt.Fatalf("an effect's end made us look: %s %s, before %s", in.Results[0].Key, in.Results[0].Code, encoded(before))
 	}
 }
 
@@ -318,6 +387,18 @@ func (l *life) checkGrant(f Facts, g Grant) {
 // end mends everything, lets one reconcile through, and compares.
 func (l *life) end() {
 	w, m, rt := l.w, l.m, l.rt
+	if m.policy.DryRun {
+		for _, write := range []string{"label", "trigger", "cancel", "comment"} {
+			if n := w.calls[write]; n > 0 {
+				rt.Fatalf("a dry run wrote: %s %d times", write, n)
+			}
+		}
+		if len(w.gates)+len(w.checks) > 0 && slices.ContainsFunc(slices.Collect(maps.Values(w.gates)), func(g status.Gate) bool { return g.Seq > 0 }) {
+			rt.Fatalf("a dry run wrote checks")
+		}
+		m.policy.DryRun = false
+	}
+	clear(w.after)
 	clear(w.down)
 	w.lagging, w.refuse, m.lose = nil, "", false
 	w.now = w.now.Add(time.Second)
@@ -337,7 +418,7 @@ func (l *life) end() {
 		say("gate %s, passing %t", shown, d.Passing())
 	}
 	for commit := range w.gates { // I5
-		if commit != d.Head.SHA && w.gate(commit) != forge.CheckCancelled && w.gate(commit) != "left" {
+		if commit != d.Head.SHA && w.gate(commit) != "" && w.gate(commit) != forge.CheckCancelled && w.gate(commit) != "left" {
 			say("gate %s on the former head %s", w.gate(commit), commit[:2])
 		}
 	}
@@ -346,7 +427,10 @@ func (l *life) end() {
 		if r.starts > 1 {
 			say("%s started %d times", k, r.starts)
 		}
-		if !r.cancelled && !s.done() && (g == nil || r.run.SHA != g.SHA || s.Base != g.Base) {
+		over := r.native && slices.ContainsFunc(slices.Collect(maps.Values(d.Triggers)), func(o Started) bool {
+			return o.Native && o.done() && o.Order.Run.SHA == r.run.SHA // told to have ended, whichever key it is under
+		})
+		if !r.cancelled && !over && !s.done() && (g == nil || r.run.SHA != g.SHA || s.Base != g.Base) {
 			say("%s runs for nobody", k)
 		}
 	}

@@ -61,6 +61,7 @@ type ran struct {
 	run       forge.Run
 	starts    int
 	cancelled bool
+	native    bool
 }
 
 var (
@@ -83,10 +84,22 @@ func (a actions) Start(_ context.Context, run forge.Run) (forge.Receipt, error) 
 		return forge.Receipt{}, err
 	}
 	if a.runs[run.Key] == nil {
-		a.runs[run.Key] = &ran{run: run, starts: 1}
+		a.runs[run.Key] = &ran{run: run, starts: 1, native: true}
 	}
 	a.tell("actions: approve runs of %s", run.SHA[:7])
 	return forge.Receipt{}, nil
+}
+
+// Cancel stops all runs of the commit: they are not told apart by key.
+func (a actions) Cancel(_ context.Context, run forge.Run, _ forge.Receipt) error {
+	if err := a.fault("cancel"); err != nil {
+		return err
+	}
+	for _, r := range a.runs {
+		r.cancelled = r.cancelled || r.native && r.run.SHA == run.SHA
+	}
+	a.tell("actions: cancel runs of %s", run.SHA[:7])
+	return nil
 }
 
 func (a actions) Rerun(_ context.Context, run forge.Run, asked time.Time) error {
@@ -94,7 +107,7 @@ func (a actions) Rerun(_ context.Context, run forge.Run, asked time.Time) error 
 		return err
 	}
 	if a.runs[run.Key] == nil {
-		a.runs[run.Key] = &ran{run: run, starts: 1}
+		a.runs[run.Key] = &ran{run: run, starts: 1, native: true}
 	}
 	if asked.IsZero() || asked.After(a.now) {
 		return fmt.Errorf("asked at %s", asked)
