@@ -81,6 +81,9 @@ func (e *Engine) turn(hard context.Context, s state.Subject) error {
 		e.opt.Trace(s, AtBegun)
 		err = t.run(before)
 	}
+	if cause := context.Cause(lease.Context()); err != nil && cause != nil {
+		err = cause // whatever failed did so because the lease ended
+	}
 	switch {
 	case err == nil:
 		end = "released"
