@@ -80,7 +80,6 @@ func (l *lane) opens() {
 	if !eventually(func() bool { l.send(); return l.w.repo.Gate(l.pr.Head(), gateCheck) == "success" }) {
 		l.w.Errorf("the gate of #%d never opened; its story:\n%s", l.pr.Number, l.w.told(l.pr))
 	}
-	l.w.triggered(l.pr, l.pr.Head(), 1)
 }
 
 // bare waits until the label is off: nobody can set a label that is there.

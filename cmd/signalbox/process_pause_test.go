@@ -113,7 +113,7 @@ func TestWriteThatArrivesAfterTheTakeoverIsRepaired(t *testing.T) {
 	before := w.forge.Seq()
 	second := w.serve(1)[0]
 	w.unlabels(w.maya, pr)
-	w.servers = []*server{second}
+	w.only(second)
 	w.deliver()
 	commit := w.commit(pr.Head())
 	w.until("the commit is taken over", func() bool { return w.passed(commit, "Taken_Over") == 1 })
@@ -134,14 +134,14 @@ func TestWriteThatArrivesAfterTheTakeoverIsRepaired(t *testing.T) {
 // answers when the first has gone on and noticed.
 func (w *world) stale(s state.Subject, p actor.Point, begin func(), taken func(), moves func(second *server)) {
 	w.Helper()
-	first := w.servers[0]
+	first := w.alive()[0]
 	w.arm(s, p, 1, syscall.SIGSTOP)
 	begin()
 	w.deliver()
 	w.until("the first process is stopped", first.frozen)
 	taken()
 	second := w.serve(1)[0]
-	w.servers = []*server{second}
+	w.only(second)
 	moves(second)
 	seq := w.forge.Seq()
 	w.resume(first)

@@ -13,10 +13,10 @@ func (w *world) flood(d sandbox.Delivery) {
 	w.Helper()
 	var mu sync.Mutex
 	var wait sync.WaitGroup
-	fresh := 0
+	fresh, to := 0, w.alive()
 	for i := range 50 {
 		wait.Go(func() {
-			a := w.servers[i%len(w.servers)].post(d)
+			a := to[i%len(to)].post(d)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

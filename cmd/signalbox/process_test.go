@@ -146,9 +146,11 @@ type world struct {
 
 	ahead   atomic.Int64 // of the forge's clock
 	reader  reader
-	servers []*server
-	next    atomic.Int64 // server asked first
+	next    atomic.Int64 // process asked first
+	begun   int
 	faults  int
+	mu      sync.Mutex
+	servers []*server // that get deliveries
 }
 
 // begin makes the world; its processes are begun by serve. more are settings over the usual ones.
@@ -257,7 +259,8 @@ func (w *world) spawn() *server {
 	file, err := ln.(*net.TCPListener).File()
 	w.must(err)
 	s := &server{w: w, url: "http://" + ln.Addr().String(), gone: make(chan struct{})}
-	s.log = filepath.Join(w.dir, fmt.Sprintf("log.%d", len(w.servers)+1))
+	w.begun++
+	s.log = filepath.Join(w.dir, fmt.Sprintf("log.%d", w.begun))
 	out, err := os.Create(s.log)
 	w.must(err)
 	s.cmd = exec.CommandContext(context.WithoutCancel(w.Context()), os.Args[0], "serve")
@@ -268,7 +271,9 @@ func (w *world) spawn() *server {
 	w.must(s.cmd.Start())
 	w.must(errors.Join(ln.Close(), file.Close(), out.Close())) // the process has its own
 	s.sender = w.forge.NewSender(s.url + "/webhooks/github")
+	w.mu.Lock()
 	w.servers = append(w.servers, s)
+	w.mu.Unlock()
 	go func() { // joined below
 		defer close(s.gone)
 		_ = s.cmd.Wait() // how it ended is in ProcessState
@@ -344,8 +349,17 @@ func (s *server) frozen() bool {
 	return err == nil && strings.Contains(string(b), ") T ")
 }
 
+// only lets deliveries go to this process alone.
+func (w *world) only(s *server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.servers = []*server{s}
+}
+
 // alive are the processes that have not ended.
 func (w *world) alive() []*server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(w.servers), func(s *server) bool { return s.ended() })
 }
 
