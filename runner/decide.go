@@ -1,0 +1,517 @@
+package runner
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// Reasons that a decision passes: metric label and log line (R12).
+const (
+	whyWanted    = "run wanted"
+	whyCancelled = "run cancelled"
+	whyAssigned  = "task assigned"
+	whyKeyless   = "task assigned without request key"
+	whyReplayed  = "task replayed"
+	whyAccepted  = "task accepted"
+	whyExpired   = "task never accepted"
+	whyLost      = "runner lost"
+	whyRevived   = "lost runner came back"
+	whyNoVerdict = "success without verdict"
+	whyTimeout   = "job timed out"
+	whyForced    = "closed without the runner's word"
+	whyEnded     = "task ended"
+	whyLate      = "deadlines missed while no server was up"
+)
+
+// ended is the record of a task that has left the document.
+type ended struct {
+	Runner string `json:"runner"`
+	Run    string `json:"run"`
+	Job    string `json:"job"`
+	Result Result `json:"result"`
+}
+
+// outcome is the record of a run that has ended.
+type outcome struct {
+	Result Result            `json:"result"`
+	Jobs   map[string]Result `json:"jobs,omitempty"`
+	Logs   []LogOf           `json:"logs,omitempty"`
+}
+
+func runRecord(key string) string         { return "run/" + key }
+func resultRecord(key string) string      { return "result/" + key }
+func jobRecord(id int64) string           { return "job/" + strconv.FormatInt(id, 10) }
+func payloadRecord(task int64) string     { return "payload/" + strconv.FormatInt(task, 10) }
+func taskRecord(task int64) string        { return "task/" + strconv.FormatInt(task, 10) }
+func keyRecord(runner, key string) string { return "key/" + runner + "/" + key }
+
+// turn is one decision under way: the document as it will be, and what goes out with it.
+type turn struct {
+	p       Pool
+	now     time.Time
+	changed bool // nothing is saved otherwise
+	wishes  []actor.Wish
+	put     []state.Record
+	why     []string
+}
+
+func begin(p Pool, now time.Time) *turn { return &turn{p: p.clone(), now: now} }
+
+func (t *turn) step() actor.Step[Pool] {
+	s := actor.Step[Pool]{Next: t.p, Wishes: t.wishes, Wake: t.p.wake(), Put: t.put, Why: t.why}
+	if t.admits() && len(t.p.Waiting) > 0 {
+		s.Wake = t.now
+	}
+	return s
+}
+
+func (t *turn) pass(why string) { t.changed, t.why = true, append(t.why, why) }
+
+func (t *turn) keep(key string, v any, ttl time.Duration) {
+	t.put = append(t.put, state.Record{Key: key, Value: encoded(v), TTL: ttl})
+}
+
+// wanted takes up a run. The caller has seen that its record is not there.
+func (t *turn) wanted(o Order) {
+	t.pass(whyWanted)
+	t.keep(runRecord(o.Run.Key), o, runMemory)
+	if _, ok := t.p.Unwanted[o.Run.Key]; ok {
+		delete(t.p.Unwanted, o.Run.Key)
+		t.keep(resultRecord(o.Run.Key), outcome{Result: Cancelled}, runMemory)
+		return
+	}
+	if !t.admits() || len(t.p.Waiting) > 0 {
+		t.p.Waiting = append(t.p.Waiting, o.Run.Key)
+		return
+	}
+	t.admit(o)
+}
+
+// admits says whether there is room. One run may exceed it: a run is taken whole.
+func (t *turn) admits() bool { return len(t.p.Jobs) < maxOpenJobs }
+
+// admit makes a run's jobs.
+func (t *turn) admit(o Order) {
+	t.changed = true
+	t.p.Version++
+	for _, d := range o.Jobs {
+		t.p.LastJob++
+		t.p.Jobs = append(t.p.Jobs, Job{
+			ID: t.p.LastJob, Run: o.Run.Key, Name: d.Name, RunsOn: d.RunsOn, Timeout: d.Timeout, RetrySafe: d.RetrySafe, State: Queued,
+		})
+		t.keep(jobRecord(t.p.LastJob), definition{Run: o.Run, Clone: o.Clone, Job: d}, 0)
+	}
+	if t.p.Runs == nil {
+		t.p.Runs = map[string]Run{}
+	}
+	t.p.Runs[o.Run.Key] = Run{Key: o.Run.Key, Report: o.reportTo(), Open: len(o.Jobs), URL: o.URL}
+}
+
+// waited takes up the run that waits longest, once its record was read.
+func (t *turn) waited(o Order) {
+	if len(t.p.Waiting) == 0 || t.p.Waiting[0] != o.Run.Key || !t.admits() {
+		return
+	}
+	t.p.Waiting = slices.Delete(t.p.Waiting, 0, 1)
+	t.admit(o)
+}
+
+// unwanted cancels a run: queued jobs end at once, runners are told to stop. A key that is not known yet is remembered.
+func (t *turn) unwanted(key string, known bool) {
+	if i := slices.Index(t.p.Waiting, key); i >= 0 {
+		t.pass(whyCancelled)
+		t.p.Waiting = slices.Delete(t.p.Waiting, i, i+1)
+		t.keep(resultRecord(key), outcome{Result: Cancelled}, runMemory)
+		return
+	}
+	r, open := t.p.Runs[key]
+	switch {
+	case !open && known, open && r.Cancel:
+		return
+	case !open:
+		t.pass(whyCancelled)
+		if t.p.Unwanted == nil {
+			t.p.Unwanted = map[string]time.Time{}
+		}
+		t.p.Unwanted[key] = t.now.Add(cancelMemory)
+		return
+	}
+	t.pass(whyCancelled)
+	r.Cancel = true
+	t.p.Runs[key] = r
+	for _, j := range slices.Clone(t.p.Jobs) {
+		switch {
+		case j.Run != key:
+		case j.State == Queued:
+			t.finish(j.ID, Cancelled)
+		default:
+			for i := range t.p.Tasks {
+				if k := &t.p.Tasks[i]; k.Job == j.ID && k.State != TaskLost && k.CancelAt.IsZero() {
+					k.CancelAt = t.now
+				}
+			}
+		}
+	}
+}
+
+// fetched is the answer to a FetchTask.
+type fetched struct {
+	Task   int64 // 0 = none
+	Replay bool
+	Spent  bool
+	Need   int64 // the definition of this job must be read first, and whether the key is old
+}
+
+// seen notes the contact, so seldom that idle runners hardly write.
+func (t *turn) seen(uuid string) {
+	if r := t.p.Runners[uuid]; t.now.Sub(r.Seen) >= seenEvery {
+		r.Seen, t.changed = t.now, true
+		t.p.Runners[uuid] = r
+	}
+}
+
+// looked is what was read for a FetchTask before it is decided.
+type looked struct {
+	job    int64 // whose definition was read
+	served int64 // Runner.Tasks when the key's record was looked for
+	spent  bool  // the record was there
+}
+
+// fetch decides a FetchTask (R3). payload freezes what the runner gets.
+func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) ([]byte, error)) (fetched, error) {
+	if k := t.p.keyed(uuid, key); k != nil {
+		if k.State == TaskLost || !k.CancelAt.IsZero() {
+			return fetched{Spent: true}, nil
+		}
+		if k.State == TaskLeased {
+			k.LeaseUntil = t.now.Add(AcceptTTL)
+			t.pass(whyReplayed)
+		}
+		return fetched{Task: k.ID, Replay: true}, nil
+	}
+	j := t.p.next(uuid, t.now)
+	t.seen(uuid)
+	r := t.p.Runners[uuid]
+	switch {
+	case j == nil:
+		return fetched{}, nil
+	case l.job != j.ID || key != "" && l.served != r.Tasks:
+		return fetched{Need: j.ID}, nil
+	case key != "" && l.spent:
+		return fetched{Spent: true}, nil
+	}
+	t.drop(func(k Task) bool { return k.Job == j.ID }) // a lost one, which from now on never comes back
+	t.p.LastTask++
+	r.Tasks++
+	r.Seen = t.now
+	t.p.Runners[uuid] = r
+	j.State = Leased
+	j.Attempts++
+	k := Task{ID: t.p.LastTask, Job: j.ID, Attempt: j.Attempts, Runner: uuid, Key: key, State: TaskLeased, LeasedAt: t.now, LeaseUntil: t.now.Add(AcceptTTL)}
+	b, err := payload(k, *j)
+	if err != nil {
+		return fetched{}, err
+	}
+	t.p.Tasks = append(t.p.Tasks, k)
+	run := t.p.Runs[j.Run]
+	run.Logs = append(run.Logs, LogOf{k.ID, j.Name, k.Attempt})
+	t.p.Runs[j.Run] = run
+	t.put = append(t.put, state.Record{Key: payloadRecord(k.ID), Value: b})
+	t.pass(whyAssigned)
+	if key == "" {
+		t.pass(whyKeyless)
+	} else {
+		t.keep(keyRecord(uuid, key), k.ID, keyMemory)
+	}
+	return fetched{Task: k.ID}, nil
+}
+
+// drop takes tasks out of the document for good; their records say what the runner is answered from now on.
+func (t *turn) drop(which func(Task) bool) {
+	for _, k := range t.p.Tasks {
+		if which(k) {
+			t.close(k, InfraLost)
+		}
+	}
+}
+
+// close ends a task.
+func (t *turn) close(k Task, r Result) {
+	e := ended{Runner: k.Runner, Result: r}
+	if j := t.p.job(k.Job); j != nil {
+		e.Run, e.Job = j.Run, j.Name
+	}
+	t.p.Tasks = slices.DeleteFunc(slices.Clone(t.p.Tasks), func(o Task) bool { return o.ID == k.ID })
+	t.keep(taskRecord(k.ID), e, taskMemory)
+	t.put = append(t.put, state.Record{Key: payloadRecord(k.ID)})
+	t.changed = true
+}
+
+// report is an UpdateTask or UpdateLog as the decision sees it.
+type report struct {
+	Runner  string
+	Task    int64
+	Result  Result // InProgress, Success, Failure or Cancelled
+	Verdict Verdict
+}
+
+// reported is the answer: whether the task is in the document, and what the runner is told it is.
+type reported struct {
+	Known  bool
+	Result Result
+}
+
+// report decides the word of a runner on a task (R5, R6, R8).
+func (t *turn) report(r report) reported {
+	k := t.p.task(r.Task)
+	if k == nil || k.Runner != r.Runner {
+		return reported{}
+	}
+	j := t.p.job(k.Job)
+	if r.Verdict != "" && k.Verdict == "" {
+		k.Verdict, t.changed = r.Verdict, true
+	}
+	if k.State == TaskLost {
+		k.State, j.State = TaskRunning, Running
+		k.LeaseUntil = t.now.Add(HeartbeatTTL)
+		t.pass(whyRevived)
+	}
+	if k.State == TaskLeased && k.CancelAt.IsZero() {
+		k.State, j.State, k.AcceptedAt = TaskRunning, Running, t.now
+		k.LeaseUntil = t.now.Add(HeartbeatTTL)
+		t.pass(whyAccepted)
+		t.tell(j.Run, Started)
+	}
+	if r.Result != InProgress {
+		return reported{true, t.conclude(*k, r.Result)}
+	}
+	if !k.CancelAt.IsZero() {
+		return reported{true, Cancelled}
+	}
+	if k.LeaseUntil.Before(t.now.Add(HeartbeatTTL * 2 / 3)) {
+		k.LeaseUntil, t.changed = t.now.Add(HeartbeatTTL), true
+	}
+	return reported{true, InProgress}
+}
+
+// conclude turns a runner's terminal report into a verdict: green takes the word of the payload's last step, too, for
+// runners report success for what was cancelled or killed.
+func (t *turn) conclude(k Task, said Result) Result {
+	t.pass(whyEnded)
+	is := Failure
+	switch {
+	case k.TimedOut:
+	case !k.CancelAt.IsZero():
+		is = Cancelled
+	case said == Success && k.Verdict == VerdictGood:
+		is = Success
+	case said == Success:
+		t.pass(whyNoVerdict)
+	}
+	job := k.Job
+	t.close(k, is)
+	t.finish(job, is)
+	return is
+}
+
+// finish ends a job, and its run with the last one.
+func (t *turn) finish(id int64, is Result) {
+	t.drop(func(k Task) bool { return k.Job == id })
+	j := *t.p.job(id)
+	t.p.Jobs = slices.DeleteFunc(slices.Clone(t.p.Jobs), func(o Job) bool { return o.ID == id })
+	t.put = append(t.put, state.Record{Key: jobRecord(id)})
+	t.changed = true
+	r := t.p.Runs[j.Run]
+	if r.Ended == nil {
+		r.Ended = map[string]Result{}
+	}
+	r.Ended[j.Name] = is
+	r.Open--
+	t.p.Runs[j.Run] = r
+	if r.Open > 0 {
+		return
+	}
+	sum := r.sum()
+	t.tell(j.Run, sum)
+	delete(t.p.Runs, j.Run)
+	t.keep(resultRecord(j.Run), outcome{Result: sum, Jobs: r.Ended, Logs: r.Logs}, runMemory)
+}
+
+// sum is green if every job is.
+func (r Run) sum() Result {
+	is := Success
+	for _, e := range r.Ended {
+		switch {
+		case e == Cancelled && r.Cancel:
+			return Cancelled
+		case e != Success:
+			is = Failure
+		}
+	}
+	return is
+}
+
+// tell tells the pull request, once for each state.
+func (t *turn) tell(key string, is Result) {
+	r, ok := t.p.Runs[key]
+	if !ok || r.Told == is {
+		return
+	}
+	r.Told, t.changed = is, true
+	t.p.Runs[key] = r
+	to := r.Report
+	t.wishes = append(t.wishes, actor.Wish{
+		Key: "report/" + key + "/" + string(is), Class: actor.Shutting, Kind: prmanager.KindReport, To: &to,
+		Want: encoded(prmanager.Report{Key: key, State: is.check(), URL: r.URL, RunID: key, Attempt: 1}),
+	})
+}
+
+// check is the state a check shows. There is no neutral and no skipped (R8).
+func (r Result) check() forge.CheckState {
+	switch r {
+	case Started:
+		return forge.CheckRunning
+	case Success:
+		return forge.CheckSuccess
+	case Cancelled:
+		return forge.CheckCancelled
+	case InProgress:
+		return forge.CheckQueued
+	case Failure, InfraLost, Expired:
+	}
+	return forge.CheckFailure
+}
+
+// declare takes a runner's Declare as the hint that its process has started anew (R7), and narrows its labels (R2).
+func (t *turn) declare(uuid, version string, labels []string) Runner {
+	r := t.p.Runners[uuid]
+	r.Labels = slices.DeleteFunc(names(labels), func(l string) bool { return !slices.Contains(r.Allowed, l) })
+	r.Version, r.Seen, t.changed = clip(version, 100), t.now, true
+	t.p.Runners[uuid] = r
+	t.p.Version++
+	for _, k := range slices.Clone(t.p.Tasks) {
+		switch {
+		case k.Runner != uuid:
+		case k.State == TaskLeased:
+			t.expire(k)
+		case k.State == TaskRunning && k.LeaseUntil.After(t.now.Add(RestartGrace)):
+			t.p.task(k.ID).LeaseUntil = t.now.Add(RestartGrace)
+		}
+	}
+	return r
+}
+
+// elapse does what deadlines ask for (R6). If they were missed by long, no server was up to hear the heartbeats: every
+// running task first gets one full lease.
+func (t *turn) elapse() {
+	for key, till := range t.p.Unwanted {
+		if !till.After(t.now) {
+			delete(t.p.Unwanted, key)
+			t.changed = true
+		}
+	}
+	if t.late() {
+		t.pass(whyLate)
+		for i := range t.p.Tasks {
+			if k := &t.p.Tasks[i]; k.State == TaskRunning {
+				k.LeaseUntil = later(k.LeaseUntil, t.now.Add(HeartbeatTTL))
+			}
+		}
+	}
+	for _, k := range slices.Clone(t.p.Tasks) {
+		due := t.p.deadline(k)
+		if due.IsZero() || due.After(t.now) {
+			continue
+		}
+		switch {
+		case !k.CancelAt.IsZero():
+			t.pass(whyForced)
+			t.conclude(k, Cancelled)
+		case k.State == TaskLeased:
+			t.expire(k)
+		case !k.LeaseUntil.After(t.now):
+			t.lose(k)
+		default:
+			t.pass(whyTimeout)
+			own := t.p.task(k.ID)
+			own.TimedOut, own.CancelAt = true, t.now
+		}
+	}
+}
+
+// late says whether a lease ran out so long ago that no server can have been up since.
+func (t *turn) late() bool {
+	for _, k := range t.p.Tasks {
+		if d := t.p.deadline(k); !d.IsZero() && t.now.Sub(d) > LateWake {
+			return true
+		}
+	}
+	return false
+}
+
+// expire takes a task back that its runner never spoke of; the job is queued at its old place and no attempt counted.
+func (t *turn) expire(k Task) {
+	t.pass(whyExpired)
+	j := t.p.job(k.Job)
+	if !k.CancelAt.IsZero() {
+		t.conclude(k, Cancelled)
+		return
+	}
+	j.State = Queued
+	j.Attempts--
+	t.p.Version++
+	t.close(k, Expired)
+}
+
+// lose gives a silent runner up.
+func (t *turn) lose(k Task) {
+	t.pass(whyLost)
+	j := t.p.job(k.Job)
+	if !j.RetrySafe || j.Attempts >= maxAttempts {
+		t.close(k, InfraLost)
+		t.finish(j.ID, InfraLost)
+		return
+	}
+	j.State, j.Avoid, j.AvoidTill = Queued, k.Runner, t.now.Add(AcceptTTL)
+	t.p.task(k.ID).State = TaskLost
+	t.p.Version++
+}
+
+// names are labels without what some runners put behind a colon, each once.
+func names(labels []string) []string {
+	out := []string{}
+	for _, l := range labels {
+		l, _, _ = strings.Cut(l, ":")
+		if l != "" && len(l) <= 100 && !slices.Contains(out, l) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func clip(s string, n int) string { return strings.ToValidUTF8(s[:min(len(s), n)], "") }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// encoded encodes values of our own types, which always encode.
+func encoded(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
+}

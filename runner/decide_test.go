@@ -1,0 +1,538 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// testbed is a test, also one of rapid's.
+type testbed interface {
+	Fatalf(format string, args ...any)
+	Helper()
+	Context() context.Context
+}
+
+// bench is a pool without engine and store: decisions are applied as the engine would apply them.
+type bench struct {
+	t       testbed
+	p       Pool
+	now     time.Time
+	wake    time.Time
+	records map[string][]byte
+	told    []prmanager.Report
+	why     []string
+}
+
+func newBench(t testbed, runners ...string) *bench {
+	b := &bench{t: t, now: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC), records: map[string][]byte{}}
+	b.do(func(x *turn) {
+		for _, r := range runners {
+			x.invite(RegistrationToken{Hash: hashed("t"), Labels: []string{"linux", "big"}, Expires: b.now.Add(time.Hour)})
+			if _, ok := x.register("t", r, "secret", r, "v1", []string{"linux"}); !ok {
+				t.Fatalf("register %s", r)
+			}
+		}
+	})
+	return b
+}
+
+func (b *bench) do(f func(x *turn)) {
+	b.t.Helper()
+	x := begin(b.p, b.now)
+	before := string(encoded(b.p))
+	f(x)
+	if string(encoded(b.p)) != before {
+		b.t.Fatalf("a decision changed the document it was given")
+	}
+	b.apply(x.step(), x.changed)
+	if !x.changed && string(encoded(b.p)) != before {
+		b.t.Fatalf("a decision says that nothing changed")
+	}
+}
+
+func (b *bench) apply(s actor.Step[Pool], save bool) {
+	if !save {
+		if len(s.Wishes)+len(s.Put) > 0 {
+			b.t.Fatalf("effects without a change: %+v", s)
+		}
+		return
+	}
+	b.p = Pool{}
+	if err := json.Unmarshal(encoded(s.Next), &b.p); err != nil { // as the engine reads it next time
+		b.t.Fatalf("read back: %v", err)
+	}
+	b.wake = s.Wake
+	for _, r := range s.Put {
+		if r.Value == nil {
+			delete(b.records, r.Key)
+		} else {
+			b.records[r.Key] = r.Value
+		}
+	}
+	for _, w := range s.Wishes {
+		var r prmanager.Report
+		if err := json.Unmarshal(w.Want, &r); err != nil || w.To == nil || w.Kind != prmanager.KindReport {
+			b.t.Fatalf("wish %+v: %v", w, err)
+		}
+		b.told = append(b.told, r)
+	}
+	b.why = append(b.why, s.Why...)
+}
+
+func (b *bench) turn() {
+	look := NewBehaviour(b.record)
+	f := look.Look(b.t.Context(), state.Subject{}, b.p, actor.Inputs{}, b.now)
+	b.apply(look.Decide(state.Subject{}, b.p, f, actor.Inputs{}, b.now), true)
+}
+
+func (b *bench) record(_ context.Context, _ state.Subject, key string) ([]byte, error) {
+	if v, ok := b.records[key]; ok {
+		return v, nil
+	}
+	return nil, state.ErrNotFound
+}
+
+// pass lets time pass; turns happen when they are due.
+func (b *bench) pass(d time.Duration) {
+	end := b.now.Add(d)
+	for !b.wake.IsZero() && !b.wake.After(end) {
+		b.now = later(b.now, b.wake)
+		b.turn()
+	}
+	b.now = end
+}
+
+func run(key string) forge.Run {
+	return forge.Run{Key: key, Ref: forge.Ref{Repo: forge.Repo{Instance: "test", ID: 1, Name: "o/r"}, Number: 7}, SHA: strings.Repeat("a", 40), BaseSHA: strings.Repeat("b", 40)}
+}
+
+func order(key string, jobs ...JobSpec) Order {
+	if len(jobs) == 0 {
+		jobs = []JobSpec{spec("unit", false)}
+	}
+	return Order{Run: run(key), Jobs: jobs}
+}
+
+func spec(name string, safe bool) JobSpec {
+	return JobSpec{Name: name, RunsOn: []string{"linux"}, Timeout: time.Hour, RetrySafe: safe, Steps: []StepSpec{{Run: "true"}}}
+}
+
+func (b *bench) want(key string, jobs ...JobSpec) {
+	b.do(func(x *turn) { x.wanted(order(key, jobs...)) })
+}
+func (b *bench) cancel(key string) {
+	b.do(func(x *turn) { x.unwanted(key, b.records[runRecord(key)] != nil) })
+}
+
+// fetch is FetchTask, with the rounds that the service makes.
+func (b *bench) fetch(runner, key string) (got fetched) {
+	var l looked
+	for {
+		b.do(func(x *turn) {
+			var err error
+			got, err = x.fetch(runner, key, l, func(k Task, _ Job) ([]byte, error) { return fmt.Appendf(nil, "payload %d", k.ID), nil })
+			if err != nil {
+				b.t.Fatalf("fetch: %v", err)
+			}
+		})
+		if got.Need == 0 {
+			return got
+		}
+		l = looked{job: got.Need, served: b.p.Runners[runner].Tasks, spent: b.records[keyRecord(runner, key)] != nil}
+	}
+}
+
+func (b *bench) says(runner string, task int64, is Result, v Verdict) (told reported) {
+	b.do(func(x *turn) { told = x.report(report{runner, task, is, v}) })
+	if !told.Known {
+		if raw := b.records[taskRecord(task)]; raw != nil {
+			var e ended
+			if json.Unmarshal(raw, &e) == nil && e.Runner == runner {
+				told = reported{true, e.Result}
+				if is == InProgress {
+					told.Result = Cancelled
+				}
+			}
+		}
+	}
+	return told
+}
+
+func (b *bench) expect(what string, got, want any) {
+	b.t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		b.t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// states are what was told, in order.
+func (b *bench) states() (out []forge.CheckState) {
+	for _, r := range b.told {
+		out = append(out, r.State)
+	}
+	return out
+}
+
+const k1, k2 = "k1", "k2"
+
+// The cases of the design's table, one story each.
+func TestStories(t *testing.T) {
+	for name, story := range map[string]func(b *bench){
+		"green": func(b *bench) {
+			b.want("r")
+			got := b.fetch("A", k1)
+			b.expect("fetched", got, fetched{Task: 1})
+			b.expect("nothing told before the runner speaks", len(b.told), 0)
+			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, InProgress})
+			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Success})
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
+			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks)+len(b.p.Runs), 0)
+		},
+		"identical calls get one task": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			b.fetch("A", k1)
+			b.expect("again", b.fetch("A", k1), fetched{Task: 1, Replay: true})
+			b.expect("tasks", len(b.p.Tasks), 1)
+			b.expect("payload", string(b.records[payloadRecord(1)]), "payload 1")
+		},
+		"retry after accept replays and leaves the lease alone": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			until := b.p.Tasks[0].LeaseUntil
+			b.pass(10 * time.Second)
+			b.expect("again", b.fetch("A", k1), fetched{Task: 1, Replay: true})
+			b.expect("lease", b.p.Tasks[0].LeaseUntil, until)
+		},
+		"replay extends the lease of what is not accepted": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.pass(50 * time.Second)
+			b.fetch("A", k1)
+			b.pass(50 * time.Second)
+			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, InProgress})
+		},
+		"retry after the end is spent": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			b.fetch("A", k1)
+			b.says("A", 1, Success, VerdictGood)
+			b.expect("again", b.fetch("A", k1), fetched{Spent: true})
+			b.expect("another key", b.fetch("A", k2), fetched{Task: 2})
+		},
+		"retry after expiry is spent": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.pass(61 * time.Second)
+			b.expect("again", b.fetch("A", k1), fetched{Spent: true})
+			b.expect("late word", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("another key", b.fetch("A", k2), fetched{Task: 2})
+			b.expect("attempt", b.p.Tasks[0].Attempt, 1)
+		},
+		"same key of another runner is another": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			b.fetch("A", k1)
+			b.expect("other", b.fetch("B", k1), fetched{Task: 2})
+		},
+		"no key, lost answer: back after the accept lease": func(b *bench) {
+			b.want("r")
+			b.fetch("A", "")
+			b.expect("nothing yet", b.fetch("A", ""), fetched{})
+			b.pass(61 * time.Second)
+			b.expect("then", b.fetch("A", ""), fetched{Task: 2})
+			if !slices.Contains(b.why, whyKeyless) || !slices.Contains(b.why, whyExpired) {
+				b.t.Fatalf("reasons %v", b.why)
+			}
+		},
+		"Declare between: leased tasks are queued again": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.do(func(x *turn) { x.declare("A", "v2", []string{"linux"}) })
+			b.expect("old key", b.fetch("A", k1), fetched{Spent: true})
+			b.expect("new key", b.fetch("A", k2), fetched{Task: 2})
+		},
+		"Declare cuts the lease of a running task, a heartbeat keeps it": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			b.fetch("A", k1)
+			b.fetch("A", k2)
+			b.says("A", 1, InProgress, "")
+			b.says("A", 2, InProgress, "")
+			b.do(func(x *turn) { x.declare("A", "v2", []string{"linux"}) })
+			b.says("A", 2, InProgress, "")
+			b.pass(31 * time.Second)
+			b.expect("silent", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("alive", b.says("A", 2, InProgress, ""), reported{true, InProgress})
+		},
+		"Declare never widens": func(b *bench) {
+			b.do(func(x *turn) { x.declare("A", "v2", []string{"linux:host", "big", "linux"}) })
+			b.expect("labels", b.p.Runners["A"].Labels, []string{"linux"})
+		},
+		"labels decide": func(b *bench) {
+			big := spec("one", false)
+			big.RunsOn = []string{"linux", "big"}
+			b.want("r", big, spec("two", false))
+			b.expect("only the second", b.fetch("A", k1), fetched{Task: 1})
+			b.expect("job", b.p.job(b.p.Tasks[0].Job).Name, "two")
+			b.expect("no more", b.fetch("A", k2), fetched{})
+		},
+		"first terminal word wins": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, Failure, "")
+			b.expect("later", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+		},
+		"success without the verdict fails": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.expect("end", b.says("A", 1, Success, ""), reported{true, Failure})
+		},
+		"a wrong verdict cannot be mended": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, VerdictBad)
+			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+		},
+		"the verdict may come before the end": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, VerdictGood)
+			b.expect("end", b.says("A", 1, Success, ""), reported{true, Success})
+		},
+		"cancelled, and the runner says success": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.cancel("r")
+			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Cancelled})
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckCancelled})
+		},
+		"cancelled, and the runner goes on for ever": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.cancel("r")
+			for range 13 {
+				b.pass(5 * time.Second)
+				b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			}
+			b.expect("closed", len(b.p.Tasks), 0)
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckCancelled})
+		},
+		"cancelled before it was accepted: its key is spent": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.cancel("r")
+			b.expect("again", b.fetch("A", k1), fetched{Spent: true})
+			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.pass(61 * time.Second)
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckCancelled})
+		},
+		"cancelled while queued": func(b *bench) {
+			b.want("r")
+			b.cancel("r")
+			b.expect("none", b.fetch("A", k1), fetched{})
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckCancelled})
+		},
+		"cancelled before it was wanted": func(b *bench) {
+			b.cancel("r")
+			b.want("r")
+			b.expect("none", b.fetch("A", k1), fetched{})
+			b.expect("forgotten", len(b.p.Unwanted), 0)
+		},
+		"a cancel of nobody's key is forgotten after a day": func(b *bench) {
+			b.cancel("r")
+			b.pass(25 * time.Hour)
+			b.expect("forgotten", len(b.p.Unwanted), 0)
+		},
+		"cancel and Declare": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.cancel("r")
+			b.do(func(x *turn) { x.declare("A", "v2", []string{"linux"}) })
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckCancelled})
+			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks), 0)
+		},
+		"lost, not retry-safe": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.pass(181 * time.Second)
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+			b.expect("late word", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
+			var o outcome
+			_ = json.Unmarshal(b.records[resultRecord("r")], &o)
+			b.expect("job", o.Jobs["unit"], InfraLost)
+		},
+		"lost and taken back": func(b *bench) {
+			b.want("r", spec("unit", true))
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.pass(181 * time.Second)
+			b.expect("key", b.fetch("A", k1), fetched{Spent: true})
+			b.expect("revived", b.says("A", 1, InProgress, ""), reported{true, InProgress})
+			b.expect("not offered", b.fetch("B", k1), fetched{})
+			b.says("A", 1, Success, VerdictGood)
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckSuccess})
+		},
+		"lost and given to another, never to come back": func(b *bench) {
+			b.want("r", spec("unit", true))
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.pass(181 * time.Second)
+			b.expect("not at once to the same", b.fetch("A", k2), fetched{})
+			b.expect("the other", b.fetch("B", k1), fetched{Task: 2})
+			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("no verdict", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
+			b.says("B", 2, InProgress, "")
+			b.pass(181 * time.Second)
+			b.expect("lost twice", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+		},
+		"lost, then cancelled": func(b *bench) {
+			b.want("r", spec("unit", true))
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.pass(181 * time.Second)
+			b.cancel("r")
+			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks), 0)
+		},
+		"heartbeats are saved seldom": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			saves := 0
+			for range 180 {
+				b.pass(time.Second)
+				was := string(encoded(b.p))
+				b.says("A", 1, InProgress, "")
+				if string(encoded(b.p)) != was {
+					saves++
+				}
+			}
+			if saves < 2 || saves > 3 {
+				b.t.Fatalf("%d saves in 3 minutes", saves)
+			}
+		},
+		"a wake that is late gives running tasks a full lease": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.now = b.now.Add(10 * time.Minute) // no server
+			b.turn()
+			b.expect("still there", b.says("A", 1, Success, VerdictGood), reported{true, Success})
+		},
+		"a wake a little late does not": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.now = b.now.Add(HeartbeatTTL + LateWake)
+			b.turn()
+			b.expect("lost", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+		},
+		"timeout": func(b *bench) {
+			j := spec("unit", false)
+			j.Timeout = 5 * time.Minute
+			b.want("r", j)
+			b.fetch("A", k1)
+			for range 61 {
+				b.says("A", 1, InProgress, "")
+				b.pass(5 * time.Second)
+			}
+			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
+			b.expect("red", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+		},
+		"a task of another is not there": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.expect("other", b.says("B", 1, Success, VerdictGood), reported{})
+			b.expect("unknown", b.says("B", 99, InProgress, ""), reported{})
+			b.says("A", 1, Success, VerdictGood)
+			b.expect("other, ended", b.says("B", 1, Success, VerdictGood), reported{})
+		},
+		"one red job makes the run red, once all have ended": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			b.fetch("A", k1)
+			b.fetch("B", k1)
+			b.says("A", 1, Failure, "")
+			b.expect("wait", b.states(), []forge.CheckState{forge.CheckRunning})
+			b.says("B", 2, Success, VerdictGood)
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckFailure})
+		},
+		"a removed runner's tasks are lost": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.do(func(x *turn) { x.remove("A") })
+			b.pass(time.Second)
+			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { story(newBench(t, "A", "B")) })
+	}
+}
+
+// Beyond a thousand open jobs runs wait, in order, and one is admitted for each that ends.
+func TestRunsWaitForRoom(t *testing.T) {
+	b := newBench(t, "A")
+	var many []JobSpec
+	for i := range 50 {
+		many = append(many, spec(fmt.Sprint("j", i), false))
+	}
+	for i := range maxOpenJobs / len(many) {
+		b.want(fmt.Sprint("full", i), many...)
+	}
+	for i := range 3 {
+		b.want(fmt.Sprint("r100", i))
+	}
+	b.expect("jobs", len(b.p.Jobs), maxOpenJobs)
+	b.expect("waiting", b.p.Waiting, []string{"r1000", "r1001", "r1002"})
+	b.cancel("r1001")
+	b.fetch("A", k1)
+	b.says("A", 1, Success, VerdictGood)
+	if b.wake != b.now {
+		t.Fatal("nobody comes to admit the next")
+	}
+	b.turn()
+	b.expect("waiting", b.p.Waiting, []string{"r1002"})
+	b.expect("jobs", len(b.p.Jobs), maxOpenJobs)
+	b.expect("last", b.p.Jobs[maxOpenJobs-1].Run, "r1000")
+}
+
+func TestRegistration(t *testing.T) {
+	b := newBench(t)
+	try := func(token string, labels ...string) (ok bool) {
+		b.do(func(x *turn) { _, ok = x.register(token, fmt.Sprint(len(x.p.Runners)), "s", "n", "v", labels) })
+		return ok
+	}
+	b.do(func(x *turn) {
+		x.invite(RegistrationToken{hashed("once"), []string{"linux"}, b.now.Add(time.Hour), true})
+	})
+	b.do(func(x *turn) {
+		x.invite(RegistrationToken{hashed("hour"), []string{"linux", "arm"}, b.now.Add(time.Hour), false})
+	})
+	b.expect("bad token", try("no", "linux"), false)
+	b.expect("no label of its own", try("once", "arm"), false)
+	b.expect("once", try("once", "linux:host", "arm"), true)
+	b.expect("allowed", b.p.Runners["0"].Allowed, []string{"linux"})
+	b.expect("twice", try("once", "linux"), false)
+	b.expect("hour", try("hour", "arm"), true)
+	b.expect("hour again", try("hour", "arm"), true)
+	b.now = b.now.Add(time.Hour)
+	b.expect("expired", try("hour", "arm"), false)
+	if raw := string(encoded(b.p)); strings.Contains(raw, `"once"`) || strings.Contains(raw, `"s"`) {
+		t.Fatalf("a token stands in the document: %s", raw)
+	}
+	b.expect("listed", len(b.p.list()), len(slices.Collect(maps.Keys(b.p.Runners))))
+}

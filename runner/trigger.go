@@ -1,0 +1,174 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+// Source reads what a run is made of at its forge. Every error is a *forge.Fault.
+type Source interface {
+	// File reads one file of a repository at a commit; a Fault of class NotFound if it is not there.
+	File(ctx context.Context, repo forge.Repo, sha, path string) ([]byte, error)
+	// Clone is the address at which git finds the repository without credentials.
+	Clone(repo forge.Repo) string
+}
+
+// Trigger starts runs in a pool. It asks rather than tells: Find must see what Start has done, or the cancel of a run
+// whose start was not recorded would find nothing and leave it alive.
+type Trigger struct {
+	service *Service
+	source  Source
+}
+
+var (
+	_ prmanager.Trigger = (*Trigger)(nil)
+	_ prmanager.Watcher = (*Trigger)(nil)
+)
+
+// NewTrigger is the trigger of one forge.
+func NewTrigger(s *Service, source Source) *Trigger { return &Trigger{s, source} }
+
+// Find answers whether the pool has ever taken the run up.
+func (t *Trigger) Find(ctx context.Context, run forge.Run) (forge.Receipt, bool, error) {
+	_, err := t.service.store.Record(ctx, t.service.pool, runRecord(run.Key))
+	if errors.Is(err, state.ErrNotFound) {
+		return forge.Receipt{}, false, nil
+	}
+	if err != nil {
+		return forge.Receipt{}, false, fault("look for run "+run.Key, forge.Retriable, err)
+	}
+	return t.receipt(run.Key), true, nil
+}
+
+func (t *Trigger) receipt(key string) forge.Receipt {
+	return forge.Receipt{ID: key, URL: t.service.runURL(key)}
+}
+
+// Start reads the definition at the tip of the base branch and puts its jobs into the pool, once for each run key.
+func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
+	const op = "start presubmit on runners"
+	if run.Ref.Repo.Private {
+		return forge.Receipt{}, fault(op, forge.Permanent, errors.New("private repositories need the GitHub App: runners would have no token to check them out with"))
+	}
+	text, err := t.source.File(ctx, run.Ref.Repo, run.BaseSHA, File)
+	if f := forge.Classify(err); err != nil && f.Class == forge.NotFound {
+		return forge.Receipt{}, fault(op, forge.Permanent, fmt.Errorf("%s is not there at %.12s, the tip of the base branch", File, run.BaseSHA))
+	} else if err != nil {
+		return forge.Receipt{}, err
+	}
+	jobs, err := ParsePresubmit(text)
+	if err != nil {
+		return forge.Receipt{}, fault(op, forge.Permanent, err)
+	}
+	o := Order{Run: run, Jobs: jobs, URL: t.service.runURL(run.Key), Clone: t.source.Clone(run.Ref.Repo)}
+	if err := t.service.want(ctx, o); err != nil {
+		return forge.Receipt{}, fault(op, class(err), err)
+	}
+	return t.receipt(run.Key), nil
+}
+
+// Cancel stops the run; one that is not known yet will never start, for a day.
+func (t *Trigger) Cancel(ctx context.Context, run forge.Run, _ forge.Receipt) error {
+	if err := t.service.cancel(ctx, run.Key); err != nil {
+		return fault("cancel presubmit on runners", class(err), err)
+	}
+	return nil
+}
+
+// State answers what became of the run.
+func (t *Trigger) State(ctx context.Context, run forge.Run, _ forge.Receipt) (prmanager.RunState, error) {
+	v, err := t.service.Run(ctx, run.Key)
+	if err != nil {
+		return prmanager.RunState{}, fault("read run "+run.Key, forge.Retriable, err)
+	}
+	if !v.Known {
+		return prmanager.RunState{}, nil
+	}
+	return prmanager.RunState{Receipt: t.receipt(run.Key), State: v.Result.check(), Attempt: 1}, nil
+}
+
+func fault(op string, c forge.Class, err error) error {
+	return &forge.Fault{Class: c, Op: op, Err: err}
+}
+
+func class(err error) forge.Class {
+	if errors.Is(err, actor.ErrBusy) {
+		return forge.Contention
+	}
+	return forge.Retriable
+}
+
+// want takes a run up once, however often it is asked for.
+func (s *Service) want(ctx context.Context, o Order) error {
+	if _, err := s.store.Record(ctx, s.pool, runRecord(o.Run.Key)); err == nil {
+		return nil
+	} else if !errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("look for run %s: %w", o.Run.Key, err)
+	}
+	// The reply's id makes two at once one.
+	_, err := actor.Ask(ctx, s.engine, s.pool, "want/"+o.Run.Key, func(p Pool, now time.Time) (actor.Step[Pool], error) {
+		t := begin(p, now)
+		t.wanted(o)
+		s := t.step()
+		s.Reply = []byte("wanted") // an empty one would not be kept
+		return s, nil
+	})
+	if err != nil {
+		return fmt.Errorf("want run %s: %w", o.Run.Key, err)
+	}
+	return nil
+}
+
+func (s *Service) cancel(ctx context.Context, key string) error {
+	_, err := s.store.Record(ctx, s.pool, runRecord(key))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("look for run %s: %w", key, err)
+	}
+	known := err == nil
+	return s.ask(ctx, func(t *turn) error {
+		t.unwanted(key, known)
+		return nil
+	})
+}
+
+// RunView is what became of a run.
+type RunView struct {
+	Known  bool
+	Result Result            // InProgress, Started, or how it ended
+	Jobs   map[string]Result // of the jobs that have ended
+	Logs   []LogOf
+}
+
+// Run reads what became of a run.
+func (s *Service) Run(ctx context.Context, key string) (RunView, error) {
+	p, err := s.see(ctx)
+	if err != nil {
+		return RunView{}, err
+	}
+	if r, open := p.Runs[key]; open {
+		return RunView{true, r.Told, r.Ended, r.Logs}, nil
+	}
+	for _, record := range []string{resultRecord(key), runRecord(key)} {
+		raw, err := s.store.Record(ctx, s.pool, record)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		var o outcome
+		if err == nil {
+			err = json.Unmarshal(raw, &o)
+		}
+		if err != nil {
+			return RunView{}, fmt.Errorf("read run %s: %w", key, err)
+		}
+		return RunView{true, o.Result, o.Jobs, o.Logs}, nil
+	}
+	return RunView{}, nil
+}
