@@ -37,6 +37,7 @@ type yard struct {
 	env     []string
 	dir     string
 	key     string
+	file    string // box.yaml, where SIGNALBOX_CONFIG names it
 
 	mallory, maya *sandbox.User
 
@@ -112,7 +113,7 @@ func (y *yard) read(name string) ([]byte, error) { return files{"app.pem": y.key
 // up starts the service on the yard's file.
 func (y *yard) up() {
 	y.t.Helper()
-	cfg := resolve(y.t, Settings{}, y.env, files{"app.pem": y.key})
+	cfg := resolve(y.t, Settings{}, y.env, files{"app.pem": y.key, "box.yaml": y.file})
 	a, err := newApp(y.t.Context(), cfg, zap.NewNop(), appOptions{poll: 20 * time.Millisecond, now: y.now, transport: described(y.t)})
 	if err != nil {
 		y.t.Fatal(err)
