@@ -16,7 +16,6 @@ import (
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
-	"github.com/signalbox-ci/signalbox/forge/github"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	sweeps "github.com/signalbox-ci/signalbox/repair"
@@ -62,24 +61,13 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	engine := actor.New(st, locker, actor.Options{Poll: opt.poll, Log: log, Registerer: metrics, Trace: opt.trace})
 
-	forges, hooks, edges := map[string]*github.Client{}, map[string]*github.Hook{}, map[string]webhook.Forge{}
+	forges, edges := map[string]connected{}, map[string]webhook.Forge{}
 	for _, f := range cfg.Forges {
-		c, err := github.New(github.Options{
-			Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
-			Transport: opt.transport,
-		})
+		c, err := dial(f, opt.transport)
 		if err != nil {
-			return nil, fmt.Errorf("forge %s: %w", f.Name, err)
+			return nil, err
 		}
-		secrets := make([]string, len(f.WebhookSecrets))
-		for i, s := range f.WebhookSecrets {
-			secrets[i] = s.Reveal()
-		}
-		h, err := github.NewHook(f.Name, secrets)
-		if err != nil {
-			return nil, fmt.Errorf("forge %s: %w", f.Name, err)
-		}
-		forges[f.Name], hooks[f.Name], edges[f.Name] = c, h, h
+		forges[f.Name], edges[f.Name] = c, c.hook
 		if err := remember(ctx, engine, f); err != nil {
 			return nil, err
 		}
@@ -95,7 +83,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	actor.Register(engine, "repo", prmanager.NewRuns(st.Record), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "mq", prmanager.NewGroups(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 
-	sweep := sweeps.New(w.sweep(hooks, st))
+	sweep := sweeps.New(w.sweep(st))
 	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format})
 	if err := w.seed(ctx, sweep); err != nil {
 		return nil, err

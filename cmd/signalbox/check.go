@@ -71,6 +71,10 @@ func (c checkCmd) Run(ctx context.Context, p process) error {
 		if only.Name != "" && only.Instance != f.Name {
 			continue
 		}
+		if f.Kind == kindGitLab {
+			all.gitlab(ctx, f)
+			continue
+		}
 		x, err := newExamination(cfg, f, c.Fix)
 		if err != nil {
 			return err
@@ -159,6 +163,25 @@ func (f *findings) store(ctx context.Context, c Store) {
 	}
 	if len(found) == 0 {
 		f.add(isFine, "store", c.String()+": keeps what it acknowledges and evicts nothing", "")
+	}
+}
+
+// gitlab asks who we are there. What the hook and the project must have is said by docs/recipes/gitlab.md: a project's
+// own token may not read its hooks.
+func (f *findings) gitlab(ctx context.Context, at Forge) {
+	c, err := dial(at, nil)
+	if err != nil {
+		f.add(isFailure, at.Name, err.Error(), "see to the forge's configuration")
+		return
+	}
+	me, bot, err := c.Self(ctx)
+	switch {
+	case err != nil:
+		f.add(isFailure, at.Name, err.Error(), "see to the address and the token")
+	case !bot:
+		f.add(isWarning, at.Name, "the token is a person's: "+me.Login, "use a project access token with the role Developer: code of merge requests gets its job token")
+	default:
+		f.add(isFine, at.Name, "GitLab answers; we are "+me.Login, "")
 	}
 }
 
@@ -365,7 +388,7 @@ func (x *examination) rights(ctx context.Context, r forge.Repo, where string, ga
 			need["actions"] = "write"
 		case RepositoryDispatch:
 			need["contents"] = "write"
-		case HTTP:
+		case HTTP, GitLabPipeline:
 		}
 	}
 	if teams {

@@ -38,14 +38,16 @@ type Config struct {
 // Forge is one configured forge.
 type Forge struct {
 	Name   string // the instance: first part of every subject and of the webhook's path
-	Kind   string // which adapter speaks to it: "github"
-	APIURL string // ends with "/"
+	Kind   string // which adapter speaks to it: "github" or "gitlab"
+	APIURL string // ends with "/"; of GitLab the address that people use
 	// Token is set, or AppID and PrivateKey are.
 	Token      Secret
 	AppID      int64
 	PrivateKey Secret // PEM, an RSA key that parses
-	// WebhookSecrets has at least one entry, and none is empty: a delivery signed with any of them is genuine.
+	// WebhookSecrets has at least one entry, and none is empty: a delivery signed with any of them is genuine. On
+	// GitLab it may be empty where SigningTokens is not.
 	WebhookSecrets []Secret
+	SigningTokens  []Secret // GitLab: "whsec_…"
 }
 
 // Gate is the policy of one repository.

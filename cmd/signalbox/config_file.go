@@ -105,6 +105,13 @@ func forgeKeys() []string {
 	}
 }
 
+// gitlabKeys are those of a forge of kind gitlab.
+func gitlabKeys() []string {
+	return []string{
+		"url", "token", "token_file", "webhook_secret", "webhook_secret_file", "webhook_signing_token", "webhook_signing_token_file",
+	}
+}
+
 // parseFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on.
 func parseFile(name string, text []byte, ps *Problems) file {
 	var f file
@@ -132,7 +139,7 @@ func parseFile(name string, text []byte, ps *Problems) file {
 		case "gate":
 			f.gate = r.section(value, "gate", gateKeyNames())
 		case "forges":
-			f.forges = r.sections(value, "forges", append(forgeKeys(), "kind"))
+			f.forges = r.sections(value, "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
 		case "repositories":
 			f.repositories = r.sections(value, "repositories", gateKeyNames())
 		}

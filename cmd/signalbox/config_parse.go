@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/gitlab"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 )
 
@@ -32,6 +33,7 @@ const (
 	Workflow           TriggerKind = "workflow"
 	RepositoryDispatch TriggerKind = "repository_dispatch"
 	HTTP               TriggerKind = "http"
+	GitLabPipeline     TriggerKind = "gitlab_pipeline"
 )
 
 // Trigger is one entry of SIGNALBOX_TRIGGER.
@@ -53,7 +55,7 @@ func (t Trigger) Name() string {
 			return u.Host
 		}
 		return string(t.Kind)
-	case ActionsApproval, RepositoryDispatch:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
 		return string(t.Kind)
 	}
 	return string(t.Kind)
@@ -66,16 +68,16 @@ func (t Trigger) String() string {
 		return string(t.Kind) + ":" + t.File + "@" + t.Ref
 	case HTTP:
 		return string(t.Kind) + ":" + t.URL
-	case ActionsApproval, RepositoryDispatch:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
 	}
 	return string(t.Kind)
 }
 
 func parseTrigger(v string) (Trigger, error) {
-	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch or http:URL"
+	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline or http:URL"
 	kind, rest, _ := strings.Cut(v, ":")
 	switch TriggerKind(kind) {
-	case ActionsApproval, RepositoryDispatch:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
 		if v != kind {
 			return Trigger{}, fmt.Errorf("%s takes nothing behind it, but found %s", kind, quote(v))
 		}
@@ -96,7 +98,7 @@ func parseTrigger(v string) (Trigger, error) {
 		return Trigger{Kind: HTTP, URL: rest}, nil
 	}
 	return Trigger{}, fmt.Errorf("%s is no trigger%s; %s", quote(v),
-		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(HTTP)})), want)
+		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(HTTP)})), want)
 }
 
 // notInRef is what git refuses in the name of a ref.
@@ -370,6 +372,13 @@ func parseHTTPSecret(v string) (Secret, error) {
 func parseSecret(v string) (Secret, error) {
 	if strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		return Secret{}, errors.New("a space or line break within it; expected one word")
+	}
+	return NewSecret(v), nil
+}
+
+func parseSigningToken(v string) (Secret, error) {
+	if _, err := gitlab.SigningKey(v); err != nil {
+		return Secret{}, errors.New("not a signing token; expected whsec_ and a key in base64, as GitLab shows it once")
 	}
 	return NewSecret(v), nil
 }

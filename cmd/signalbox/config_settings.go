@@ -29,7 +29,7 @@ type Settings struct {
 	Trust          string `name:"trust" placeholder:"RULES" help:"Who may approve: permission:write (default), permission:maintain, team:ORG/SLUG, user:LOGIN, app:SLUG."`
 	Auto           string `name:"auto" placeholder:"RULES" help:"Whose pull requests run without asking; default as --trust; none = everybody waits."`
 	Hold           string `name:"hold" placeholder:"TIME" help:"How long after an untrusted push a label is too early: 2m (default), 0s, strict."`
-	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, http:URL."`
+	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, http:URL."`
 	HTTPPrivate    *bool  `name:"http-trigger-private" negatable:"" help:"Let http triggers speak to loopback and private addresses."`
 	DryRun         *bool  `name:"dry-run" negatable:"" help:"Look and decide, but write nothing at the forge."`
 	Adopt          *bool  `name:"adopt" negatable:"" help:"Give older pull requests a gate check at once; default on."`
@@ -72,8 +72,21 @@ func (s Settings) ResolveOffline(environ []string, readFile func(string) ([]byte
 // envPrefix begins every variable of ours but PORT.
 const envPrefix = "SIGNALBOX_"
 
-// githubPrefix begins those of the forge that needs no file: instance and kind "github".
-const githubPrefix = envPrefix + "GITHUB_"
+// githubPrefix and gitlabPrefix begin those of the two forges that need no file: instance and kind have the same name.
+const (
+	githubPrefix = envPrefix + "GITHUB_"
+	gitlabPrefix = envPrefix + "GITLAB_"
+)
+
+// plainForges are the forges that need no file: prefix and keys, by name.
+func plainForges() map[string]plainForge {
+	return map[string]plainForge{kindGitHub: {githubPrefix, forgeKeys()}, kindGitLab: {gitlabPrefix, gitlabKeys()}}
+}
+
+type plainForge struct {
+	prefix string
+	keys   []string
+}
 
 type resolver struct {
 	flags    map[string]string
@@ -116,8 +129,10 @@ func (r *resolver) unknownVariables() {
 	for _, k := range append(topKeys(), gateKeyNames()...) {
 		known[envPrefix+strings.ToUpper(k)] = true
 	}
-	for _, k := range forgeKeys() {
-		known[githubPrefix+strings.ToUpper(k)] = true
+	for _, f := range plainForges() {
+		for _, k := range f.keys {
+			known[f.prefix+strings.ToUpper(k)] = true
+		}
 	}
 	_, pod := r.env["KUBERNETES_SERVICE_HOST"]
 	for _, name := range sortedKeys(r.env) {
@@ -336,6 +351,17 @@ func (r *resolver) sound(c Config) {
 		}
 		r.problems.add(at.where, at.key, errGateIsPresubmit(g))
 	}
+	for _, t := range c.Triggers() {
+		kind := t.forgeKind()
+		if kind == "" || len(c.Forges) == 0 || slices.ContainsFunc(c.Forges, func(f Forge) bool { return f.Kind == kind }) {
+			continue
+		}
+		at, ok := r.find("trigger", r.file.gate)
+		if !ok {
+			at = given{where: cmp.Or(r.file.top.where, "environment"), key: "repositories"}
+		}
+		r.problems.add(at.where, at.key, fmt.Errorf("%s starts nothing, since no forge of kind %s is configured", quote(t.String()), kind))
+	}
 	if at, ok := r.find("repos", r.file.top); ok {
 		for _, p := range c.repos {
 			r.knownInstance(c, at.where, at.key, p)
@@ -364,24 +390,27 @@ func forgeNames(c Config) []string {
 	return names
 }
 
-// forges parses those of the file, and the one that the environment configures or completes.
+// forges parses those of the file, and those that the environment configures or completes.
 func (r *resolver) forges() []Forge {
 	sections := slices.Clone(r.file.forges)
-	github := func(s section) bool { return s.name == "github" }
-	inEnv := slices.ContainsFunc(forgeKeys(), func(k string) bool { return r.env[githubPrefix+strings.ToUpper(k)] != "" })
-	if inEnv && !slices.ContainsFunc(sections, github) {
-		sections = append(sections, section{place: inEnvironment, where: "environment", name: "github"})
+	plain := plainForges()
+	for _, name := range sortedKeys(plain) {
+		f := plain[name]
+		inEnv := slices.ContainsFunc(f.keys, func(k string) bool { return r.env[f.prefix+strings.ToUpper(k)] != "" })
+		if inEnv && !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
+			sections = append(sections, section{place: inEnvironment, where: "environment", name: name})
+		}
 	}
 	if r.serving && len(sections) == 0 {
 		r.problems.add("environment", githubPrefix+"WEBHOOK_SECRET",
-			fmt.Errorf("no forge is configured; expected this with %[1]sTOKEN, or with %[1]sAPP_ID and %[1]sPRIVATE_KEY_FILE, or forges in a file", githubPrefix))
+			fmt.Errorf("no forge is configured; expected this with %[1]sTOKEN, or with %[1]sAPP_ID and %[1]sPRIVATE_KEY_FILE; or %[2]sWEBHOOK_SECRET with %[2]sTOKEN; or forges in a file", githubPrefix, gitlabPrefix))
 	}
 	var out []Forge
 	for _, s := range sections {
 		in := s.get
-		if github(s) {
+		if f, ok := plain[s.name]; ok {
 			in = func(key string) (given, bool) {
-				if name := githubPrefix + strings.ToUpper(key); r.env[name] != "" {
+				if name := f.prefix + strings.ToUpper(key); r.env[name] != "" && slices.Contains(f.keys, key) {
 					return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, true
 				}
 				return s.get(key)
@@ -398,15 +427,33 @@ func (r *resolver) forge(s section, in func(string) (given, bool)) Forge {
 	if !isInstance(s.name) {
 		r.problems.add(s.where, joined("forges", s.name), errors.New("cannot name a forge; expected 1 to 32 of a-z, 0-9 and -"))
 	}
-	set(r, in, "kind", parseOneOf("github"), &f.Kind)
-	set(r, in, "api_url", parseAPIURL, &f.APIURL)
-	set(r, in, "app_id", parseAppID, &f.AppID)
+	if s.name == kindGitLab {
+		f.Kind = kindGitLab
+	}
+	set(r, in, "kind", parseOneOf(kindGitHub, kindGitLab), &f.Kind)
 	r.secret(in, "token", parseSecret, &f.Token)
-	r.secret(in, "private_key", parsePrivateKey, &f.PrivateKey)
+	url, foreign := "api_url", []string{"url", "webhook_signing_token", "webhook_signing_token_file"}
+	if f.Kind == kindGitLab {
+		f.APIURL = "https://gitlab.com/"
+		url, foreign = "url", []string{"api_url", "app_id", "private_key", "private_key_file"}
+	}
+	for _, key := range foreign {
+		if g, ok := in(key); ok {
+			r.problems.add(g.where, g.key, fmt.Errorf("a forge of kind %s has no such key", f.Kind))
+		}
+	}
+	set(r, in, url, parseAPIURL, &f.APIURL)
+	if f.Kind == kindGitLab {
+		g, ok := r.secretText(in, "webhook_signing_token")
+		many(r, g, ok, func(vs []string) ([]Secret, error) { return parseEach(vs, parseSigningToken) }, &f.SigningTokens)
+	} else {
+		set(r, in, "app_id", parseAppID, &f.AppID)
+		r.secret(in, "private_key", parsePrivateKey, &f.PrivateKey)
+	}
 	g, ok := r.secretText(in, "webhook_secret")
 	many(r, g, ok, func(vs []string) ([]Secret, error) { return parseEach(vs, parseSecret) }, &f.WebhookSecrets)
 	if r.serving {
-		r.credentials(s, in)
+		r.credentials(s, f.Kind, in)
 	}
 	return f
 }
@@ -435,7 +482,7 @@ func (r *resolver) signable(c Config) {
 }
 
 // credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.
-func (r *resolver) credentials(s section, in func(string) (given, bool)) {
+func (r *resolver) credentials(s section, kind string, in func(string) (given, bool)) {
 	said := func(key string) bool {
 		_, here := in(key)
 		_, elsewhere := in(key + "_file")
@@ -444,9 +491,18 @@ func (r *resolver) credentials(s section, in func(string) (given, bool)) {
 	problem := func(key, text string) {
 		name := joined(joined("forges", s.name), key)
 		if s.place == inEnvironment {
-			name = githubPrefix + strings.ToUpper(key)
+			name = plainForges()[s.name].prefix + strings.ToUpper(key)
 		}
 		r.problems.add(s.where, name, errors.New(text))
+	}
+	if kind == kindGitLab {
+		if !said("webhook_secret") && !said("webhook_signing_token") {
+			problem("webhook_secret", "missing; expected the secret of the webhook, or its signing token: without one anybody could send deliveries")
+		}
+		if !said("token") {
+			problem("token", "missing; expected a project access token with the role Developer and the scope api")
+		}
+		return
 	}
 	if !said("webhook_secret") {
 		problem("webhook_secret", "missing; expected the secret of the webhook: without one anybody could send deliveries")

@@ -6,20 +6,19 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
-	"github.com/signalbox-ci/signalbox/forge/github"
 	sweeps "github.com/signalbox-ci/signalbox/repair" // repair is an operator's word here
 	"github.com/signalbox-ci/signalbox/state"
 )
 
 // sweep is what the repair needs of the rest.
-func (w wiring) sweep(hooks map[string]*github.Hook, st store) sweeps.Config {
+func (w wiring) sweep(st store) sweeps.Config {
 	return sweeps.Config{
 		Forge: func(instance string) (sweeps.Forge, error) {
 			c, err := w.client(instance)
 			if err != nil {
 				return sweeps.Forge{}, err
 			}
-			f := sweeps.Forge{Lister: c, Log: c, Handles: hooks[instance].Handles}
+			f := sweeps.Forge{Lister: c, Log: c, Handles: c.hook.Handles}
 			f.Named, f.Wild = w.cfg.named(instance)
 			return f, nil
 		},

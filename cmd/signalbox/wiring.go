@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
-	"github.com/signalbox-ci/signalbox/forge/github"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
@@ -20,7 +20,7 @@ import (
 // wiring hands the configured forges and policies to the behaviours.
 type wiring struct {
 	cfg    Config
-	forges map[string]*github.Client
+	forges map[string]connected
 	http   *httptrigger.Client // nil where there is no secret to sign with
 	engine *actor.Engine
 	// base is the process's context: who we are is asked once, outside of any turn.
@@ -47,6 +47,9 @@ func (w wiring) forge(instance string) (prmanager.Forge, error) {
 	}
 	triggers := map[string]prmanager.Trigger{}
 	for _, t := range w.cfg.Triggers() {
+		if !w.cfg.fits(instance, t) {
+			continue
+		}
 		starter, err := w.starter(c, t)
 		if err != nil {
 			return prmanager.Forge{}, fmt.Errorf("forge %s: trigger %s: %w", instance, t, err)
@@ -54,29 +57,28 @@ func (w wiring) forge(instance string) (prmanager.Forge, error) {
 		triggers[t.String()] = starter
 	}
 	return prmanager.Forge{
-		Name: "GitHub", Self: prmanager.Self{Actor: me, App: app}, Reader: c, Labeller: c, Commenter: c, Triggers: triggers,
+		Name: c.title, Self: prmanager.Self{Actor: me, App: app}, Reader: c, Labeller: c, Commenter: c, Triggers: triggers,
 	}, nil
 }
 
-func (w wiring) client(instance string) (*github.Client, error) {
+func (w wiring) client(instance string) (connected, error) {
 	c, ok := w.forges[instance]
 	if !ok {
-		return nil, fmt.Errorf("no forge %q is configured any more", instance)
+		return connected{}, fmt.Errorf("no forge %q is configured any more", instance)
 	}
 	return c, nil
 }
 
-func (w wiring) checks(instance string) (status.Checks, error) { return w.client(instance) }
+func (w wiring) checks(instance string) (status.Checks, error) {
+	c, err := w.client(instance)
+	return c.forgeClient, err
+}
 
 // starter is the adapter of one configured trigger.
-func (w wiring) starter(c *github.Client, t Trigger) (prmanager.Trigger, error) {
+func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 	switch t.Kind {
-	case RepositoryDispatch:
-		return c.Dispatch(), nil
-	case Workflow:
-		return c.Workflow(t.File, t.Ref)
-	case ActionsApproval:
-		return c.Approval(), nil
+	case RepositoryDispatch, Workflow, ActionsApproval, GitLabPipeline:
+		return c.starter(t)
 	case HTTP:
 		if w.http == nil {
 			return nil, errors.New("no secret is configured to sign its requests with")
@@ -88,10 +90,11 @@ func (w wiring) starter(c *github.Client, t Trigger) (prmanager.Trigger, error) 
 
 func (w wiring) policy(repo forge.Repo) prmanager.Policy {
 	g := w.cfg.Gate(repo)
+	g.Triggers = slices.DeleteFunc(slices.Clone(g.Triggers), func(t Trigger) bool { return !w.cfg.fits(repo.Instance, t) })
 	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict, DryRun: w.cfg.DryRun}
 	for _, t := range g.Triggers {
 		p.Presubmits = append(p.Presubmits, prmanager.Presubmit{
-			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.Kind == ActionsApproval, Source: source(t),
+			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.native(), Source: source(t),
 		})
 	}
 	return p
@@ -106,7 +109,7 @@ func source(t Trigger) prmanager.Source {
 		return prmanager.Source{Event: "workflow_dispatch", Path: ".github/workflows/" + t.File}
 	case RepositoryDispatch:
 		return prmanager.Source{Event: "repository_dispatch"} // whichever workflow listens
-	case ActionsApproval, HTTP:
+	case ActionsApproval, HTTP, GitLabPipeline:
 	}
 	return prmanager.Source{}
 }

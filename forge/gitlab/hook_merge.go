@@ -101,8 +101,7 @@ func (p *mergePayload) actions() []prmanager.Action {
 	return out
 }
 
-// labels is which came and which went; nil = none. Those of a new merge request came with it. Changes that name none are
-// a nudge all the same.
+// labels is which came and which went; nil = none. Those of a new merge request came with it.
 func (p *mergePayload) labels() (added, removed []string) {
 	was, is := []label(nil), p.Labels
 	if c := p.Changes.Labels; c != nil {
