@@ -94,7 +94,7 @@ func TestEveryOrder(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("hold=%s,step=%s,over=%t", c.hold, c.step, c.over), func(t *testing.T) {
 			t.Parallel()
-			lives, opened := 0, 0
+			turn, lives, opened := 0, 0, 0
 			var grow func(letters string)
 			grow = func(letters string) {
 				if c.over && !possible(letters) {
@@ -104,11 +104,12 @@ func TestEveryOrder(t *testing.T) {
 					if t.Failed() {
 						return
 					}
-					if lives++; len(order) == 5 && lives%c.every != 0 {
+					if turn++; len(order) == 5 && turn%c.every != 0 {
 						return
 					}
+					lives++
 					// The doubled delivery and its place go round, so that all come up.
-					again, place := order[lives%len(order)], (lives/len(order))%(len(order)+1)
+					again, place := order[turn%len(order)], (turn/len(order))%(len(order)+1)
 					order = slices.Insert(slices.Clone(order), place, again)
 					if live(t, letters, order, c.hold, c.step, c.over) {
 						opened++
