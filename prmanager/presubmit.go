@@ -255,8 +255,9 @@ func (b bench) cancels(reassert bool) {
 		if !over && (!s.stopping() || !s.Asked || s.Settled || s.Undone && !reassert) {
 			continue
 		}
-		// The same key as the trigger: one that still waits and was never attempted vanishes together with this.
-		b.want(actor.Wish{Key: "run/" + key, Class: actor.Shutting, Kind: KindCancel, Want: encoded(b.order(s)), Undo: s.Pending}, "cancel "+key)
+		// The same key as the trigger: one that still waits and was never attempted vanishes together with this. A
+		// native one may have let runs go on before.
+		b.want(actor.Wish{Key: "run/" + key, Class: actor.Shutting, Kind: KindCancel, Want: encoded(b.order(s)), Undo: s.Pending && !s.Native}, "cancel "+key)
 		s.Undone, s.Pending = true, false
 		b.runs[key] = s
 	}

@@ -64,12 +64,12 @@ func newLife(t *testing.T, rt *rapid.T) *life {
 	l := &life{rt: rt, m: m, w: w}
 	l.m.policy.Hold = rapid.SampledFrom([]time.Duration{0, 15 * time.Second, 2 * time.Minute}).Draw(rt, "hold")
 	l.m.policy.Strict = rapid.IntRange(0, 5).Draw(rt, "strict") == 0
-	switch rapid.IntRange(0, 3).Draw(rt, "policy") {
+	switch rapid.IntRange(0, 4).Draw(rt, "policy") {
 	case 0:
 		m.policy.Auto = nil
 	case 1:
 		m.policy.Trust = []forge.Rule{{Kind: "user", Value: "mona"}, {Kind: "app", Value: "helper"}}
-	case 2:
+	case 2, 3:
 		m.policy.Presubmits = []Presubmit{presubmit("unit*"), presubmit("native!")}
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "bare") == 0 {
@@ -235,6 +235,9 @@ func (l *life) act() {
 			m.run("")
 		}
 	case "native":
+		if rapid.Bool().Draw(rt, "after approval") {
+			l.approved()
+		}
 		for _, s := range []string{sha("a1"), sha("b2"), w.pull.Head.SHA} {
 			w.tick()
 			n := status.Native{SHA: s, RunID: rapid.Int64Range(1, 3).Draw(rt, "run"), HeadRepoID: w.pull.Head.RepoID, At: w.now, Attempt: rapid.IntRange(0, 2).Draw(rt, "attempt"), Status: "completed"}
@@ -347,7 +350,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			rt.Fatalf("%s is told to be open, grant %+v", commit, g)
 		}
 	}
-	if d.Seq < before.Seq || d.Run < before.Run || d.Run > before.Run+1 && !before.Dry {
+	if d.Seq < before.Seq || d.Run < before.Run || d.Run > max(before.Run, 1)+1 && !before.Dry {
 		rt.Fatalf("counters: seq %d to %d, run %d to %d", before.Seq, d.Seq, before.Run, d.Run)
 	}
 	if g != nil && (before.Standing() == nil || before.Standing().At != g.At || before.Standing().SHA != g.SHA || before.Standing().Channel != g.Channel) {
