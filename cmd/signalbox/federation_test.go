@@ -1,9 +1,11 @@
 package main
 
 import (
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +37,12 @@ func TestFederation(t *testing.T) {
 			}
 			hub, hubURL := start("hub")
 			corp, corpURL := start("corp")
+			corp.SetFault(func(r *http.Request) *sandbox.Fault {
+				if !strings.HasPrefix(r.RequestURI, "/api/v3/") {
+					t.Errorf("%s is no address of an Enterprise Server", r.RequestURI)
+				}
+				return nil
+			})
 			y.forge = hub
 			settle := func(f *sandbox.Forge, name string) town {
 				x := town{me: f.AddUser("signalbox"), mallory: f.AddUser("mallory"), writer: f.AddUser("wanda"), may: f.AddUser("maya")}

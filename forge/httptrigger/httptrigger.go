@@ -118,9 +118,12 @@ func (Trigger) Find(context.Context, forge.Run) (forge.Receipt, bool, error) {
 	return forge.Receipt{}, false, nil
 }
 
-// Start orders the run: 1 call. The receipt is empty.
+// Start orders the run: 1 call. The receipt's id is the run key: by that name the CI knows the run.
 func (t Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
-	return forge.Receipt{}, t.post(ctx, "start the run over HTTP", "start", run.Key, run)
+	if err := t.post(ctx, "start the run over HTTP", "start", run.Key, run); err != nil {
+		return forge.Receipt{}, err
+	}
+	return forge.Receipt{ID: run.Key}, nil
 }
 
 // Cancel orders the end of the run: 1 call. A CI that knows no such run may answer 404 or 410.

@@ -77,7 +77,7 @@ func TestOrders(t *testing.T) {
 	})
 	before := time.Now().Unix()
 	for range 2 { // a repetition is the same order
-		if r, err := to.Start(t.Context(), run()); err != nil || r != (forge.Receipt{}) {
+		if r, err := to.Start(t.Context(), run()); err != nil || r != (forge.Receipt{ID: key}) {
 			t.Fatal(r, err)
 		}
 	}
