@@ -45,6 +45,27 @@ func TestDrainWorksUntilAllIsQuiet(t *testing.T) {
 	})
 }
 
+// What is under way is not due, and Drain waits for it all the same.
+func TestDrainWaitsForRunningTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := slowly(0)
+		b.do = func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+			elapse(7 * time.Second)
+			return actor.Outcome{Code: actor.Done}
+		}
+		x := newBench(t, b, actor.Options{Poll: time.Hour})
+		defer x.run(x.Engine)()
+		synctest.Wait()
+		x.tell("a")
+		if out, err := x.Drain(t.Context(), time.Second); err != nil || !out.Idle {
+			t.Errorf("%+v %v", out, err)
+		}
+		if _, d := x.see(); len(d.Results) != 1 {
+			t.Errorf("done: %v", d.Results)
+		}
+	})
+}
+
 func TestDrainEndsWithItsContextAndWithRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newBench(t, slowly(), actor.Options{Poll: time.Hour})

@@ -124,22 +124,21 @@ type turn struct {
 	s      state.Subject
 	d      Sweep
 	now    time.Time
-	full   map[path]bool // this walk has to wait for its lane
 	counts map[string]int
 	step   actor.Step[Sweep]
 }
 
 // Decide takes what was found, as far as the lanes have room, and leaves the walks standing there.
 func (b *Behaviour) Decide(s state.Subject, d Sweep, facts Facts, in actor.Inputs, now time.Time) actor.Step[Sweep] {
-	t := &turn{Behaviour: b, s: s, now: now, full: map[path]bool{}, counts: map[string]int{}}
+	t := &turn{Behaviour: b, s: s, now: now, counts: map[string]int{}}
 	t.d, t.step.Dead = b.begin(s, d, in, now)
 	for _, f := range facts.Found {
 		w := t.d.walk(f.Walk)
-		if t.full[f.Walk] || !w.under() || w.At != f.From {
-			continue
+		if !w.under() || w.At != f.From {
+			continue // behind a lane that was full, or the walk began anew
 		}
 		if at, all := t.take(w, f); !all {
-			w.At, t.full[f.Walk] = at, true
+			w.At = at
 			continue
 		}
 		t.took(w, f)

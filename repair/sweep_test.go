@@ -338,6 +338,18 @@ func TestReconcileOrders(t *testing.T) {
 	}
 }
 
+// An order to compare that lay in the mailbox through a gap was given before the log was read.
+func TestAStaleOrderIsNotFollowed(t *testing.T) {
+	w := newWorld(t)
+	s := Subject("github", "71")
+	for age, want := range map[time.Duration]bool{0: true, time.Minute: true, 20 * time.Minute: false} {
+		in := inputs(state.Mail{Seq: 1, Kind: KindOrder, Body: mustJSON(Order{Compare: true, At: start.Add(-age)})})
+		if step := w.b.Decide(s, Sweep{}, Facts{}, in, start); step.Next.Updated.under() != want {
+			t.Errorf("%s old: %+v", age, step.Next)
+		}
+	}
+}
+
 func TestForeignMailIsDead(t *testing.T) {
 	w := newWorld(t)
 	for _, m := range []state.Mail{{Seq: 3, Kind: "other", Body: []byte("{}")}, {Seq: 4, Kind: KindOrder, Body: []byte("[")}} {

@@ -223,6 +223,15 @@ func TestNoDeliveryLog(t *testing.T) {
 	}
 }
 
+// A limit is not the answer that there is no log.
+func TestALimitIsNoMissingLog(t *testing.T) {
+	w := tokenWorld(t)
+	w.forge.SetFault(func(*http.Request) *sandbox.Fault { return sandbox.SecondaryLimit(http.StatusForbidden, time.Minute) })
+	if _, _, err := w.Failed(t.Context(), w.where(), time.Now(), ""); classOf(t, err) != forge.Contention {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestHandles(t *testing.T) {
 	h, err := NewHook("github", []string{"s"})
 	if err != nil {
