@@ -536,3 +536,10 @@ func TestRegistration(t *testing.T) {
 	}
 	b.expect("listed", len(b.p.list()), len(slices.Collect(maps.Keys(b.p.Runners))))
 }
+
+func decoded[T any](b []byte) (v T) {
+	if err := json.Unmarshal(b, &v); err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,691 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	pingv1 "code.gitea.io/actions-proto-go/ping/v1"
+	"code.gitea.io/actions-proto-go/ping/v1/pingv1connect"
+	runnerv1 "code.gitea.io/actions-proto-go/runner/v1"
+	"code.gitea.io/actions-proto-go/runner/v1/runnerv1connect"
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"gopkg.in/yaml.v3"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/lock"
+	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/state/embedded"
+	"github.com/signalbox-ci/signalbox/state/redis"
+	"github.com/signalbox-ci/signalbox/state/redistest"
+)
+
+// patience bounds every wait; it is only reached when something is broken.
+const patience = 60 * time.Second
+
+// ear is a pull request as far as this package knows it: it writes down what it is told.
+type ear struct{}
+
+type heard struct {
+	Reports []prmanager.Report `json:"reports"`
+}
+
+func (ear) Look(context.Context, state.Subject, heard, actor.Inputs, time.Time) struct{} {
+	return struct{}{}
+}
+
+func (ear) Decide(_ state.Subject, d heard, _ struct{}, in actor.Inputs, _ time.Time) actor.Step[heard] {
+	for _, m := range in.Mail {
+		d.Reports = append(d.Reports, decoded[prmanager.Report](m.Body))
+	}
+	return actor.Step[heard]{Next: d}
+}
+
+func (ear) Do(context.Context, state.Subject, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+	return actor.Outcome{Code: actor.Done}
+}
+
+// server is one process's worth: engine, service, listener.
+type server struct {
+	*Service
+	url    string
+	engine *actor.Engine
+	store  interface {
+		Store
+		actor.Store
+	}
+}
+
+type anyStore interface {
+	actor.Store
+	Store
+}
+
+func serve(t *testing.T, st anyStore, l lock.Locker) *server {
+	t.Helper()
+	e := actor.New(st, l, actor.Options{})
+	actor.Register(e, Kind, NewBehaviour(st.Record), actor.KindOptions{MailFormat: Format})
+	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
+	s, err := New(Options{
+		Engine: e, Store: st, Pool: Subject("test", "default"), Key: []byte("a key of the test"), URL: "https://ci.example.org/",
+		Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(s.Handler())
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		web.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &server{s, web.URL + "/api/actions", e, st}
+}
+
+// clock can be put forward.
+type clock struct {
+	mu sync.Mutex
+	by time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.by)
+}
+
+func (c *clock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.by += d
+}
+
+func alone(t *testing.T) (*server, *clock) {
+	t.Helper()
+	c := &clock{}
+	st, err := embedded.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), embedded.Options{Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	return serve(t, st, lock.NewLocal(15*time.Second)), c
+}
+
+// peer is a runner as the server meets it.
+type peer struct {
+	runnerv1connect.RunnerServiceClient
+	t           testing.TB
+	uuid, token string
+}
+
+func (p *peer) with(key string) connect.ClientOption {
+	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+			r.Header().Set(uuidHeader, p.uuid)
+			r.Header().Set(tokenHeader, p.token)
+			if key != "" {
+				r.Header().Set(keyHeader, key)
+			}
+			return next(ctx, r)
+		}
+	}))
+}
+
+func register(t testing.TB, s *server, labels ...string) *peer {
+	t.Helper()
+	token, err := s.Invite(t.Context(), labels, time.Hour, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url).
+		Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Name: "fake", Token: token, Labels: labels, Version: "v0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{t: t, uuid: r.Msg.GetRunner().GetUuid(), token: r.Msg.GetRunner().GetToken()}
+	p.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, p.with(""))
+	return p
+}
+
+// keyed is FetchTask with a request key.
+func (p *peer) keyed(s *server, key string) (*runnerv1.FetchTaskResponse, error) {
+	r, err := runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, p.with(key)).
+		FetchTask(p.t.Context(), connect.NewRequest(&runnerv1.FetchTaskRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
+}
+
+func (p *peer) update(id int64, is runnerv1.Result, outputs map[string]string) (*runnerv1.UpdateTaskResponse, error) {
+	r, err := p.UpdateTask(p.t.Context(), connect.NewRequest(&runnerv1.UpdateTaskRequest{State: &runnerv1.TaskState{Id: id, Result: is}, Outputs: outputs}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
+}
+
+func (p *peer) rows(id, index int64, seal bool, text ...string) (int64, error) {
+	var rows []*runnerv1.LogRow
+	for _, s := range text {
+		rows = append(rows, &runnerv1.LogRow{Time: timestamppb.New(time.Unix(0, 0)), Content: s})
+	}
+	r, err := p.UpdateLog(p.t.Context(), connect.NewRequest(&runnerv1.UpdateLogRequest{TaskId: id, Index: index, Rows: rows, NoMore: seal}))
+	if err != nil {
+		return 0, err
+	}
+	return r.Msg.GetAckIndex(), nil
+}
+
+// verdictOf is what the last step of a payload would hand back.
+func verdictOf(task *runnerv1.Task) map[string]string {
+	var w workflow
+	if err := yaml.Unmarshal(task.GetWorkflowPayload(), &w); err != nil {
+		panic(err)
+	}
+	steps := w.Jobs[jobID].Steps
+	return map[string]string{"verdict": steps[len(steps)-1].Env["SIGNALBOX_VERDICT"]}
+}
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// reports waits until the pull request has been told that a run is over, and answers all it was told.
+func reports(t testing.TB, s *server, r forge.Run) (out []prmanager.Report) {
+	t.Helper()
+	redistest.Until(t, "run "+r.Key+" is over", func() bool {
+		v, err := actor.See(t.Context(), s.store, prmanager.Subject(r.Ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = nil
+		over := false
+		if len(v.Doc) > 0 {
+			for _, x := range decoded[heard](v.Doc).Reports {
+				if x.Key == r.Key {
+					out = append(out, x)
+					over = over || x.State.Completed()
+				}
+			}
+		}
+		return over
+	})
+	return out
+}
+
+func TestOneJobFromWishToVerdict(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	key := uuid.NewString()
+	first := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, key))
+	again := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, key))
+	if first.GetTask() == nil || first.GetTasksVersion() < 1 || again.GetTasksVersion() != 0 {
+		t.Fatalf("first %v, again %v", first, again)
+	}
+	a, _ := proto.MarshalOptions{Deterministic: true}.Marshal(first.GetTask())
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(again.GetTask())
+	if string(a) != string(b) {
+		t.Fatal("the replay differs")
+	}
+	id := first.GetTask().GetId()
+	if ack := must[int64](t)(p.rows(id, 0, false, "one", "two")); ack != 2 {
+		t.Fatalf("ack %d", ack)
+	}
+	if ack := must[int64](t)(p.rows(id, 5, false, "gap")); ack != 2 {
+		t.Fatalf("ack %d after a gap", ack)
+	}
+	if ack := must[int64](t)(p.rows(id, 1, false, "two", "three")); ack != 3 {
+		t.Fatalf("ack %d after an overlap", ack)
+	}
+	for range 2 { // sealed twice
+		if ack := must[int64](t)(p.rows(id, 3, true)); ack != 3 {
+			t.Fatalf("ack %d", ack)
+		}
+	}
+	if ack := must[int64](t)(p.rows(id, 3, true, "late")); ack != 4 {
+		t.Fatalf("rows after the seal must be taken off the runner, ack %d", ack)
+	}
+	u := must[*runnerv1.UpdateTaskResponse](t)(p.update(id, runnerv1.Result_RESULT_SUCCESS, verdictOf(first.GetTask())))
+	if u.GetState().GetResult() != runnerv1.Result_RESULT_SUCCESS || !slices.Equal(u.GetSentOutputs(), []string{"verdict"}) {
+		t.Fatalf("end: %v", u)
+	}
+	if after := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, key)); after.GetTask() != nil || after.GetTasksVersion() == 0 {
+		t.Fatalf("the spent key gets %v", after)
+	}
+	got := reports(t, s, run("r"))
+	if len(got) != 2 || got[0].State != forge.CheckRunning || got[1].State != forge.CheckSuccess {
+		t.Fatalf("told %+v", got)
+	}
+	var text strings.Builder
+	more, err := s.WriteLog(t.Context(), &text, id)
+	if want := "1970-01-01T00:00:00.000Z one\n1970-01-01T00:00:00.000Z two\n1970-01-01T00:00:00.000Z three\n"; err != nil || more || text.String() != want {
+		t.Fatalf("log %q, more %v, %v", text.String(), more, err)
+	}
+	v, err := s.Run(t.Context(), "r")
+	if err != nil || !v.Known || v.Result != Success || len(v.Logs) != 1 || v.Logs[0].Task != id {
+		t.Fatalf("run %+v, %v", v, err)
+	}
+}
+
+// Two identical calls at once, on two servers, get one task.
+func TestIdenticalCallsAtOnce(t *testing.T) {
+	servers := several(t, 2)
+	p := register(t, servers[0], "linux")
+	for i := range 30 {
+		for _, n := range []string{"a", "b"} {
+			if err := servers[0].want(t.Context(), order(fmt.Sprint("r", i, n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key := uuid.NewString()
+		var wg sync.WaitGroup
+		ids := make([]int64, 4)
+		for n := range ids {
+			wg.Go(func() {
+				r, err := p.keyed(servers[n%2], key)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ids[n] = r.GetTask().GetId()
+			})
+		}
+		wg.Wait()
+		if ids[0] == 0 || slices.Max(ids) != slices.Min(ids) {
+			t.Fatalf("one key, tasks %v", ids)
+		}
+	}
+}
+
+// The server dies between the commit and its answer; another goes on with what was saved.
+func TestRestartBetweenCommitAndAnswer(t *testing.T) {
+	servers := several(t, 2)
+	p := register(t, servers[0], "linux")
+	if err := servers[0].want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	key := uuid.NewString()
+	lost := must[*runnerv1.FetchTaskResponse](t)(p.keyed(servers[0], key)) // the runner never sees it
+	got := must[*runnerv1.FetchTaskResponse](t)(p.keyed(servers[1], key))
+	if got.GetTask().GetId() != lost.GetTask().GetId() || string(got.GetTask().GetWorkflowPayload()) != string(lost.GetTask().GetWorkflowPayload()) {
+		t.Fatal("not the same task")
+	}
+}
+
+func TestLeasesRunOut(t *testing.T) {
+	s, c := alone(t)
+	p := register(t, s, "linux")
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	first := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")) // no key, and the answer is lost
+	c.forward(61 * time.Second)
+	var second *runnerv1.FetchTaskResponse
+	redistest.Until(t, "the task is lent again", func() bool {
+		second = must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, ""))
+		return second.GetTask() != nil
+	})
+	if u := must[*runnerv1.UpdateTaskResponse](t)(p.update(first.GetTask().GetId(), 0, nil)); u.GetState().GetResult() != runnerv1.Result_RESULT_CANCELLED {
+		t.Fatalf("the expired task is told %v", u)
+	}
+	must[*runnerv1.UpdateTaskResponse](t)(p.update(second.GetTask().GetId(), 0, nil))
+	c.forward(HeartbeatTTL + time.Second)
+	if got := reports(t, s, run("r")); got[len(got)-1].State != forge.CheckFailure {
+		t.Fatalf("told %+v", got)
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	other := register(t, s, "linux")
+	stranger := &peer{t: t, uuid: uuid.NewString(), token: "x"}
+	stranger.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, stranger.with(""))
+	thief := &peer{t: t, uuid: p.uuid, token: other.token}
+	thief.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, thief.with(""))
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	code := func(_ any, err error) connect.Code { return connect.CodeOf(err) }
+	for _, who := range []*peer{stranger, thief} {
+		for name, got := range map[string]connect.Code{
+			"FetchTask":  code(who.keyed(s, "")),
+			"UpdateTask": code(who.update(1, 0, nil)),
+			"UpdateLog":  code(who.rows(1, 0, false, "x")),
+			"Declare":    code(who.Declare(t.Context(), connect.NewRequest(&runnerv1.DeclareRequest{}))),
+		} {
+			if got != connect.CodeUnauthenticated {
+				t.Errorf("%s of a stranger: %v", name, got)
+			}
+		}
+	}
+	if got := code(p.Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Token: "no", Labels: []string{"linux"}}))); got != connect.CodeInvalidArgument {
+		t.Errorf("bad registration token: %v", got)
+	}
+	for _, key := range []string{"no uuid", strings.Repeat("a", 5000), uuid.NewString() + strings.Repeat(" ", 60)} {
+		h := http.Header{}
+		h.Set(keyHeader, key)
+		if got := requestKey(h); got != "" {
+			t.Errorf("key %.40q counts as %q", key, got)
+		}
+	}
+	task := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "no uuid")).GetTask()
+	if got := code(other.update(task.GetId(), runnerv1.Result_RESULT_SUCCESS, verdictOf(task))); got != connect.CodeNotFound {
+		t.Errorf("another's task: %v", got)
+	}
+	if got := code(other.rows(task.GetId(), 0, false, "x")); got != connect.CodeNotFound {
+		t.Errorf("another's log: %v", got)
+	}
+	if got := code(p.update(4711, 0, nil)); got != connect.CodeNotFound {
+		t.Errorf("no task: %v", got)
+	}
+	if u := must[*runnerv1.UpdateTaskResponse](t)(p.update(task.GetId(), runnerv1.Result_RESULT_SKIPPED, verdictOf(task))); u.GetState().GetResult() != runnerv1.Result_RESULT_FAILURE {
+		t.Errorf("skipped became %v", u)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), lateFetch/2)
+	defer cancel()
+	if err := s.want(t.Context(), order("r2")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.FetchTask(ctx, connect.NewRequest(&runnerv1.FetchTaskRequest{})); err == nil && r.Msg.GetTask() != nil {
+		t.Error("a task is assigned to a caller that is about to leave")
+	}
+	if p, err := s.see(t.Context()); err != nil || len(p.Tasks) != 0 {
+		t.Errorf("tasks %v, %v", p.Tasks, err)
+	}
+	res, err := http.Post(s.url+"/runner.v1.RunnerService/FetchSingleTask", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); !strings.Contains(string(body), `"unimplemented"`) {
+		t.Errorf("unknown call: %d %s", res.StatusCode, body)
+	}
+	pong, err := pingv1connect.NewPingServiceClient(http.DefaultClient, s.url).Ping(t.Context(), connect.NewRequest(&pingv1.PingRequest{Data: "x"}))
+	if err != nil || pong.Msg.GetData() != "Hello, x!" {
+		t.Errorf("ping: %v, %v", pong, err)
+	}
+}
+
+func TestLogQuota(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	id := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask().GetId()
+	row := strings.Repeat("x", 1<<20)
+	for i := range int64(20) {
+		if ack := must[int64](t)(p.rows(id, i, false, row)); ack != i+1 {
+			t.Fatalf("ack %d", ack)
+		}
+	}
+	var text strings.Builder
+	if _, err := s.WriteLog(t.Context(), &text, id); err != nil {
+		t.Fatal(err)
+	}
+	if n := text.Len(); n > logQuota+100 || !strings.HasSuffix(text.String(), logMarker+"\n") {
+		t.Fatalf("%d bytes kept", n)
+	}
+}
+
+// several is a number of servers on one Redis.
+func several(t *testing.T, n int) (out []*server) {
+	t.Helper()
+	r := redistest.Start(t, redistest.Options{})
+	for range n {
+		st, err := redis.Open(t.Context(), r.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = st.Close() })
+		out = append(out, serve(t, st, lock.NewRedis(st.Client(), 15*time.Second)))
+	}
+	return out
+}
+
+var errCut = errors.New("the connection was cut")
+
+// cut is a network that loses requests and answers at random, and sends each call to any server.
+type cut struct {
+	servers []*server
+	share   float64 // of calls that are lost, half of them after they took effect
+}
+
+func (c cut) Do(r *http.Request) (*http.Response, error) {
+	before, after := rand.Float64() < c.share/2, rand.Float64() < c.share/2
+	if before {
+		return nil, errCut
+	}
+	to := c.servers[rand.IntN(len(c.servers))].url
+	u := *r.URL
+	u.Host = strings.TrimPrefix(strings.TrimSuffix(to, "/api/actions"), "http://")
+	r.URL = &u
+	res, err := http.DefaultClient.Do(r)
+	if err == nil && after {
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+		return nil, errCut
+	}
+	return res, err
+}
+
+// witness sees what is delivered, before the network may lose it.
+type witness struct {
+	mu   sync.Mutex
+	keys map[string]int64 // runner/key → task
+	of   map[int64]string // task → runner/key
+	ran  map[string]int   // job → executions
+	bad  []string
+}
+
+func (w *witness) delivered(at string, task int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if was, ok := w.keys[at]; ok && was != task {
+		w.bad = append(w.bad, fmt.Sprintf("key %s: tasks %d and %d", at, was, task))
+	}
+	if was, ok := w.of[task]; ok && was != at {
+		w.bad = append(w.bad, fmt.Sprintf("task %d: keys %s and %s", task, was, at))
+	}
+	w.keys[at], w.of[task] = task, at
+}
+
+// work is a runner with the manners of forgejo/runner pull request 1393: a key per call, kept until a call succeeds.
+func (p *peer) work(ctx context.Context, w *witness, net cut) {
+	client := func(key string) runnerv1connect.RunnerServiceClient {
+		return runnerv1connect.NewRunnerServiceClient(net, "http://anywhere/api/actions", p.with(key))
+	}
+	retry := func(call func() error) bool {
+		for ctx.Err() == nil {
+			err := call()
+			if err == nil {
+				return true
+			}
+			if c := connect.CodeOf(err); !errors.Is(err, errCut) && c != connect.CodeUnavailable && ctx.Err() == nil {
+				p.t.Errorf("a runner is answered %v", err)
+				return false
+			}
+		}
+		return false
+	}
+	idle := time.NewTicker(10 * time.Millisecond)
+	defer idle.Stop()
+	for ctx.Err() == nil {
+		key := uuid.NewString()
+		var task *runnerv1.Task
+		if !retry(func() error {
+			r, err := client(key).FetchTask(ctx, connect.NewRequest(&runnerv1.FetchTaskRequest{}))
+			if err == nil {
+				task = r.Msg.GetTask()
+			}
+			return err
+		}) {
+			return
+		}
+		if task == nil {
+			select {
+			case <-ctx.Done():
+			case <-idle.C:
+			}
+			continue
+		}
+		w.delivered(p.uuid+"/"+key, task.GetId())
+		w.mu.Lock()
+		w.ran[task.GetContext().GetFields()["run_id"].GetStringValue()]++
+		w.mu.Unlock()
+		c, sent := client(key), int64(0) // the key sticks to the shared client: it must mean nothing here
+		for sent < 3 {
+			retry(func() error {
+				r, err := c.UpdateLog(ctx, connect.NewRequest(&runnerv1.UpdateLogRequest{
+					TaskId: task.GetId(), Index: sent, Rows: []*runnerv1.LogRow{{Content: "row"}, {Content: "row"}}[:1+rand.IntN(2)],
+				}))
+				if err == nil && r.Msg.GetAckIndex() < sent {
+					p.t.Error("submitted logs are lost")
+				}
+				if err == nil {
+					sent = r.Msg.GetAckIndex()
+				}
+				return err
+			})
+			if ctx.Err() != nil {
+				return
+			}
+		}
+		is, outputs := runnerv1.Result_RESULT_SUCCESS, verdictOf(task)
+		if task.GetId()%5 == 0 {
+			is, outputs = runnerv1.Result_RESULT_FAILURE, nil
+		}
+		for _, now := range []runnerv1.Result{runnerv1.Result_RESULT_UNSPECIFIED, is} {
+			retry(func() error {
+				r, err := c.UpdateTask(ctx, connect.NewRequest(&runnerv1.UpdateTaskRequest{State: &runnerv1.TaskState{Id: task.GetId(), Result: now}, Outputs: outputs}))
+				if err == nil && r.Msg.GetState().GetResult() != now {
+					p.t.Errorf("task %d says %v and is told %v", task.GetId(), now, r.Msg.GetState().GetResult())
+				}
+				return err
+			})
+		}
+	}
+}
+
+// Many jobs, several servers on one Redis, a network that loses a fifth of all calls: every run ends once, every job
+// ran once, no key has two tasks and no task two keys. SIGNALBOX_SOAK=1 makes it ten thousand jobs.
+func TestManyJobsOverABadNetwork(t *testing.T) {
+	runs, peers := 150, 6
+	if os.Getenv("SIGNALBOX_SOAK") != "" {
+		runs, peers = 5000, 16
+	}
+	servers := several(t, 3)
+	w := &witness{keys: map[string]int64{}, of: map[int64]string{}, ran: map[string]int{}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	for range peers {
+		p := register(t, servers[0], "linux")
+		wg.Go(func() { p.work(ctx, w, cut{servers, .2}) })
+	}
+	var all []forge.Run
+	for i := range runs {
+		o := order(fmt.Sprint("r", i), spec("one", false), spec("two", false))
+		o.Run.Ref.Number = i + 1
+		if err := servers[i%3].want(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, o.Run)
+	}
+	results := map[forge.CheckState]int{}
+	for i, r := range all {
+		got := patiently(t, servers[i%3], r)
+		ends := 0
+		for _, x := range got {
+			if x.State.Completed() {
+				ends++
+				results[x.State]++
+			}
+		}
+		if ends != 1 {
+			t.Errorf("run %s was told %+v", r.Key, got)
+		}
+	}
+	stop()
+	wg.Wait()
+	for _, b := range w.bad {
+		t.Error(b)
+	}
+	if len(w.ran) != 2*runs || slices.Max(slices.Collect(maps.Values(w.ran))) != 1 {
+		t.Errorf("%d jobs ran, one of them %d times", len(w.ran), slices.Max(slices.Collect(maps.Values(w.ran))))
+	}
+	p, err := servers[0].see(t.Context())
+	if err != nil || len(p.Jobs)+len(p.Tasks)+len(p.Runs)+len(p.Waiting) != 0 || p.LastTask != int64(2*runs) {
+		t.Errorf("left over: %d jobs, %d tasks, %d runs of %d tasks, %v", len(p.Jobs), len(p.Tasks), len(p.Runs), p.LastTask, err)
+	}
+	t.Logf("%d runs: %v", runs, results)
+}
+
+// patiently is reports, as long as anything at all goes on.
+func patiently(t *testing.T, s *server, r forge.Run) []prmanager.Report {
+	t.Helper()
+	for {
+		before := must[Pool](t)(s.see(t.Context()))
+		end := time.NewTimer(patience / 4)
+		tick := time.NewTicker(20 * time.Millisecond)
+		over := false
+		for waiting := true; waiting && !over; {
+			v, err := s.Run(t.Context(), r.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			over = v.Result != InProgress && v.Result != Started
+			select {
+			case <-end.C:
+				waiting = false
+			case <-tick.C:
+			}
+		}
+		end.Stop()
+		tick.Stop()
+		if over {
+			return reports(t, s, r)
+		}
+		if after := must[Pool](t)(s.see(t.Context())); after.LastTask == before.LastTask {
+			t.Fatalf("nothing goes on: %d jobs, %d tasks, %d waiting", len(after.Jobs), len(after.Tasks), len(after.Waiting))
+		}
+	}
+}
