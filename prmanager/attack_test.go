@@ -6,6 +6,7 @@ import (
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 // The attacks of gate.md §7, as far as the decision alone withstands them. Each plays against a world whose state is
@@ -464,4 +465,185 @@ func TestAttack_T37(t *testing.T) {
 	m.hear(w.push("mona", "b2"))
 	mustBeOpen(t, m)
 	mustPass(t, m, Carried)
+}
+
+// A comment with a short SHA, or with a full one of another commit, approves nothing.
+func TestAttack_T11(t *testing.T) {
+	m, w := attack(t)
+	w.trusted["eve"] = true
+	for _, text := range []string{"/ok-to-test a100000", "/ok-to-test " + sha("a1")[:39], "/ok-to-test A1" + sha("a1")[2:], "/ok-to-test SHA:b2", "/ok-to-test main", "/ok-to-test"} {
+		m.post(KindComment, w.comment("eve", text))
+		m.run("")
+		mustBeShut(t, m)
+	}
+	// The right one, written while a1 was the head; by the time of our look it is b2, and later a1 again.
+	c := w.comment("mona", "/ok-to-test SHA:a1")
+	away, back := w.push("bob", "b2"), w.push("bob", "a1")
+	m.post(KindComment, c)
+	m.hear(away, back)
+	m.pass(10 * time.Minute)
+	mustBeShut(t, m)
+	neverStarted(t, w, "b2")
+	if len(w.said) != 1 {
+		t.Errorf("we wrote %d comments, want one", len(w.said))
+	}
+}
+
+// An outsider asks for a re-run; the author asks more often than an author may; nobody gets one without a grant.
+func TestAttack_T12(t *testing.T) {
+	m, w := attack(t)
+	starts := func() (n int) {
+		for _, r := range w.runs {
+			n += r.starts
+		}
+		return n
+	}
+	ask := func(who string) int {
+		before := starts()
+		m.post(KindComment, w.comment(who, "/retest"))
+		m.run("")
+		return starts() - before
+	}
+	if n := ask("mona") + ask("bob") + ask("eve"); n != 0 {
+		t.Fatalf("%d runs without a grant", n)
+	}
+	m.hear(w.setLabel("mona", "CICD", true))
+	mustBeOpen(t, m)
+	if n := ask("eve") + ask("ghost"); n != 0 {
+		t.Errorf("%d runs for outsiders", n)
+	}
+	for i := range 6 {
+		if n := ask("bob"); (n == 1) != (i < 3) {
+			t.Errorf("request %d of the author: %d runs", i, n)
+		}
+	}
+	if n := ask("mona"); n != 1 {
+		t.Errorf("%d runs for a maintainer", n)
+	}
+	mustPass(t, m, RetestRefused)
+}
+
+// A re-run is asked for on a former commit: in the page of a check that is still open, or in a comment written before
+// the push.
+func TestAttack_T13(t *testing.T) {
+	m, w := approved(t)
+	old := keys(m.d.Triggers)[0]
+	comment := w.comment("mona", "/retest")
+	m.hear(w.push("bob", "b2"))
+	m.pass(time.Hour)
+	m.hear(w.setLabel("mona", "CICD", true))
+	mustBeOpen(t, m)
+	n := len(w.runs)
+	for _, at := range []time.Time{{}, w.now} {
+		m.post(status.KindPressed, status.Pressed{SHA: sha("a1"), What: status.PressedRerun, Key: old, By: w.actor("mona"), At: at})
+		m.post(status.KindPressed, status.Pressed{SHA: sha("a1"), What: status.PressedApprove, By: w.actor("mona"), At: at})
+	}
+	m.post(KindComment, comment)
+	m.run("")
+	if len(w.runs) != n {
+		t.Errorf("started: %v", w.live())
+	}
+	mustBeOpen(t, m)
+	mustPass(t, m, RetestRefused)
+	mustPass(t, m, StaleApproval)
+}
+
+// A command in a quote, in code, in HTML or behind other words is none. (That only created comments are heard is the
+// hook's to test.)
+func TestAttack_T16(t *testing.T) {
+	m, w := attack(t)
+	for _, text := range []string{
+		"> /ok-to-test SHA:a1", "> eve said|/ok-to-test SHA:a1", "```|/ok-to-test SHA:a1|```", "~~~ |/ok-to-test SHA:a1",
+		"    /ok-to-test SHA:a1", "<!-- |/ok-to-test SHA:a1| -->", "<details>|/ok-to-test SHA:a1|</details>", "please /ok-to-test SHA:a1",
+		"/ok-to-test SHA:a1 or not", "/OK-TO-TEST SHA:a1",
+	} {
+		m.post(KindComment, w.comment("mona", text))
+		m.run("")
+		if m.d.Standing() != nil {
+			t.Fatalf("%q was heard", text)
+		}
+	}
+	mustBeShut(t, m)
+}
+
+// Somebody merges as soon as the gate shows success: the presubmit's check must be there, queued, before that, or
+// nothing would hold the merge back.
+func TestAttack_T38(t *testing.T) {
+	m, w := attack(t)
+	m.held = true
+	m.hear(w.setLabel("mona", "CICD", true))
+	for range 100 {
+		m.held = false
+		more := m.effect()
+		m.held = true
+		if w.gate(sha("a1")) == forge.CheckSuccess {
+			if len(w.checks) != 1 || len(w.runs) != 1 {
+				t.Fatalf("the gate is open with checks %v and runs %v", w.checks, w.runs)
+			}
+			mustBeOpen(t, m)
+			return
+		}
+		if m.run(""); !more && len(m.results)+len(m.mail) == 0 {
+			break
+		}
+	}
+	t.Fatalf("the gate never opened: %s", m.seen())
+}
+
+// A person presses Re-run in the CI's own page on a commit whose approval was taken back, or that is no head any more:
+// the run is cancelled, and what comes of it is nobody's result.
+func TestAttack_T39(t *testing.T) {
+	for _, native := range []bool{false, true} {
+		for _, ended := range []bool{false, true} {
+			for _, pushed := range []bool{false, true} {
+				w := newWorld()
+				m := newSim(t, w)
+				if native {
+					m.policy.Presubmits = []Presubmit{presubmit("actions!")}
+				}
+				report := func(state forge.CheckState, attempt int) {
+					w.tick()
+					for _, k := range keys(m.d.Triggers) {
+						if r := m.d.Triggers[k].Order.Run; r.SHA == sha("a1") && !native {
+							m.post(KindReport, Report{Key: k, State: state, Attempt: attempt, RunID: k})
+						}
+					}
+					if native {
+						n := status.Native{SHA: sha("a1"), RunID: 5, Status: "in_progress", HeadRepoID: w.pull.Head.RepoID, Attempt: attempt, At: w.now}
+						if state.Completed() {
+							n.Status, n.Conclusion = "completed", string(state)
+						}
+						m.post(status.KindNative, n)
+					}
+					m.run("")
+				}
+				m.hear(w.open("bob", "a1"), w.setLabel("mona", "CICD", true))
+				mustBeOpen(t, m)
+				if ended {
+					report(forge.CheckFailure, 1)
+				}
+				if pushed {
+					m.hear(w.push("bob", "b2"))
+				} else {
+					m.hear(w.setLabel("max", "CICD", false))
+				}
+				m.pass(time.Minute)
+				for _, r := range w.runs {
+					r.cancelled = false // it runs again
+				}
+				before := w.calls["cancel"]
+				report(forge.CheckRunning, 2)
+				if w.calls["cancel"] != before+1 {
+					t.Errorf("native=%t ended=%t pushed=%t: cancelled %d times", native, ended, pushed, w.calls["cancel"]-before)
+				}
+				report(forge.CheckSuccess, 2)
+				mustBeShut(t, m)
+				for k, c := range w.checks {
+					if c.State == forge.CheckSuccess {
+						t.Errorf("%s shows success", k)
+					}
+				}
+			}
+		}
+	}
 }
