@@ -22,10 +22,13 @@ type commentPayload struct {
 		Body      string    `json:"body"`
 		CreatedAt time.Time `json:"created_at"`
 	} `json:"comment"`
+
+	commands []prmanager.Command
 }
 
-// longestComment is GitHub's limit, 65 536 characters, in bytes of UTF-8.
-const longestComment = 4 << 16
+// longestComment is the longest comment, in bytes, that is read for commands. GitHub takes four times as much and more, but
+// anybody may write one, and the sender waits for the answer.
+const longestComment = 16 << 10
 
 func (p *commentPayload) rescue(w wreck) {
 	*p = commentPayload{}
@@ -44,9 +47,15 @@ func (p *commentPayload) address() (address, string, error) {
 		return address{}, "a comment on an issue", nil
 	case p.Comment != nil && p.Comment.User.actor().ID != p.Sender.actor().ID:
 		return address{}, "a comment that its author did not send", nil
-	case p.Comment != nil && (len(p.Comment.Body) > longestComment || len(prmanager.Commands(p.Comment.Body)) == 0):
-		return address{}, "a comment without a command", nil
-	case p.Issue.Number <= 0:
+	case p.Comment != nil && len(p.Comment.Body) > longestComment:
+		return address{}, "a comment too long to be read for commands", nil
+	}
+	if p.Comment != nil {
+		if p.commands = prmanager.Commands(p.Comment.Body); len(p.commands) == 0 {
+			return address{}, "a comment without a command", nil
+		}
+	}
+	if p.Issue.Number <= 0 {
 		return address{}, "", &forge.BadDelivery{Field: "issue.number", Want: "a positive number"}
 	}
 	return address{kind: "pr", key: strconv.Itoa(p.Issue.Number), mail: prmanager.KindComment, format: prmanager.Format}, "", nil
@@ -58,6 +67,6 @@ func (p *commentPayload) mail(to forge.Routed) (any, string) {
 	}
 	return prmanager.Comment{
 		Ref: forge.Ref{Repo: to.Repo, Number: p.Issue.Number}, By: p.Sender.actor(), At: p.Comment.CreatedAt, ID: p.Comment.ID,
-		Author: p.Issue.User.actor(), Commands: prmanager.Commands(p.Comment.Body),
+		Author: p.Issue.User.actor(), Commands: p.commands,
 	}, ""
 }
