@@ -61,9 +61,13 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	engine := actor.New(st, locker, actor.Options{Poll: opt.poll, Log: log, Registerer: metrics, Trace: opt.trace})
 
+	now := opt.now
+	if now == nil {
+		now = time.Now
+	}
 	forges, edges := map[string]connected{}, map[string]webhook.Forge{}
 	for _, f := range cfg.Forges {
-		c, err := dial(f, opt.transport)
+		c, err := dial(f, opt.transport, now)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
@@ -169,7 +170,7 @@ func (f *findings) store(ctx context.Context, c Store) {
 // gitlab asks who we are there. What the hook and the project must have is said by docs/recipes/gitlab.md: a project's
 // own token may not read its hooks.
 func (f *findings) gitlab(ctx context.Context, at Forge) {
-	c, err := dial(at, nil)
+	c, err := dial(at, nil, time.Now)
 	if err != nil {
 		f.add(isFailure, at.Name, err.Error(), "see to the forge's configuration")
 		return

@@ -48,15 +48,15 @@ var (
 	_ forgeClient = (*gitlab.Client)(nil)
 )
 
-// dial makes both sides of a forge. It makes no call.
-func dial(f Forge, transport http.RoundTripper) (connected, error) {
+// dial makes both sides of a forge; now is the clock by which signed deliveries are old. It makes no call.
+func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected, error) {
 	if f.Kind == kindGitLab {
 		c, err := gitlab.New(gitlab.Options{Instance: f.Name, URL: f.APIURL, Token: f.Token.Reveal(), Transport: transport})
 		if err != nil {
 			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
 		}
 		h, err := gitlab.NewHook(gitlab.HookOptions{
-			Instance: f.Name, Secrets: revealed(f.WebhookSecrets), SigningTokens: revealed(f.SigningTokens), Now: time.Now,
+			Instance: f.Name, Secrets: revealed(f.WebhookSecrets), SigningTokens: revealed(f.SigningTokens), Now: now,
 		})
 		if err != nil {
 			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)

@@ -1,0 +1,184 @@
+package gitlabsandbox
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Hook is a project's webhook. With a SigningToken deliveries are signed as Standard Webhooks says, with a Secret they
+// carry it; both may be.
+type Hook struct {
+	Secret       string
+	SigningToken string
+}
+
+// SetHook makes the project tell of what happens.
+func (p *Project) SetHook(h Hook) {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	p.hook = h
+}
+
+type delivery struct {
+	hook  Hook
+	id    string
+	event string
+	body  []byte
+}
+
+// Deliver sends what has happened since, in order, each twice if twice. It answers the statuses of the answers.
+func (f *Forge) Deliver(ctx context.Context, url string, twice bool) ([]int, error) {
+	f.mu.Lock()
+	pending := f.pending
+	f.pending = nil
+	f.mu.Unlock()
+	client := &http.Client{Timeout: 10 * time.Second} // as GitLab.com
+	var statuses []int
+	for _, d := range pending {
+		for n := 0; n == 0 || n == 1 && twice; n++ {
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(d.body))
+			if err != nil {
+				return statuses, fmt.Errorf("deliver %s: %w", d.event, err)
+			}
+			req.Header = d.header(f.clock())
+			res, err := client.Do(req)
+			if err != nil {
+				return statuses, fmt.Errorf("deliver %s: %w", d.event, err)
+			}
+			res.Body.Close()
+			statuses = append(statuses, res.StatusCode)
+		}
+	}
+	return statuses, nil
+}
+
+// Drop forgets what has happened since, as GitLab does while a hook is disabled.
+func (f *Forge) Drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = nil
+}
+
+func (d delivery) header(now time.Time) http.Header {
+	h := http.Header{}
+	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", "GitLab/18.9")
+	h.Set("X-Gitlab-Event", d.event)
+	h.Set("X-Gitlab-Event-UUID", "13792a34-cac6-4fda-95a8-c58e00a3954e") // shared: no delivery is told apart by it
+	h.Set("Idempotency-Key", d.id)
+	if d.hook.Secret != "" {
+		h.Set("X-Gitlab-Token", d.hook.Secret)
+	}
+	if d.hook.SigningToken != "" {
+		h.Set("Webhook-Id", d.id)
+		h.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+		h.Set("Webhook-Signature", Sign(d.hook.SigningToken, d.id, now, d.body))
+	}
+	return h
+}
+
+// Sign is the signature of a delivery. A malformed token signs with nothing.
+func Sign(token, id string, at time.Time, body []byte) string {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(token, "whsec_"))
+	if err != nil {
+		return "v1,"
+	}
+	mac := hmac.New(sha256.New, key)
+	_, _ = fmt.Fprintf(mac, "%s.%d.", id, at.Unix())
+	_, _ = mac.Write(body) // a hash never fails
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func (p *Project) queue(event string, body map[string]any) {
+	if p.hook == (Hook{}) {
+		return
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // our own maps
+	}
+	p.f.pending = append(p.f.pending, delivery{p.hook, fmt.Sprintf("6f1b-%d", p.f.id()), event, raw})
+}
+
+func told(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func (p *Project) told() map[string]any {
+	return map[string]any{"id": p.ID, "path_with_namespace": p.Path, "visibility_level": 20, "web_url": "https://gitlab.example/" + p.Path}
+}
+
+func (u *User) told() map[string]any {
+	return map[string]any{"id": u.ID, "username": u.Login, "name": u.Login, "email": "[REDACTED]"}
+}
+
+func titles(labels []string) []map[string]any {
+	out := []map[string]any{}
+	for i, l := range labels {
+		out = append(out, map[string]any{"id": i + 1, "title": l, "color": "#000000"})
+	}
+	return out
+}
+
+func (m *Merge) attributes() map[string]any {
+	return map[string]any{
+		"id": 9000 + m.IID, "iid": m.IID, "author_id": m.author.ID, "state": m.state, "draft": m.draft, "work_in_progress": m.draft,
+		"source_project_id": m.source.ID, "target_project_id": m.project.ID, "source_branch": m.branch, "target_branch": m.target,
+		"title": "title", "description": "words of an outsider", "created_at": told(m.created), "updated_at": told(m.updated),
+		"last_commit": map[string]any{"id": m.head, "message": "words of an outsider"},
+	}
+}
+
+func (m *Merge) tell(by *User, action, oldrev string, changes map[string]any) {
+	of := m.attributes()
+	of["action"] = action
+	if oldrev != "" {
+		of["oldrev"] = oldrev
+	}
+	if changes == nil {
+		changes = map[string]any{}
+	}
+	m.project.queue("Merge Request Hook", map[string]any{
+		"object_kind": "merge_request", "event_type": "merge_request", "user": by.told(), "project": m.project.told(),
+		"object_attributes": of, "labels": titles(m.labels), "changes": changes,
+	})
+}
+
+func (m *Merge) tellNote(n *note, action string) {
+	m.project.queue("Note Hook", map[string]any{
+		"object_kind": "note", "event_type": "note", "user": n.by.told(), "project": m.project.told(),
+		"object_attributes": map[string]any{
+			"id": n.id, "note": n.body, "noteable_type": "MergeRequest", "author_id": n.by.ID, "system": false, "action": action,
+			"created_at": told(n.at), "updated_at": told(n.updated),
+		},
+		"merge_request": m.attributes(),
+	})
+}
+
+func (p *Pipeline) tell() {
+	of := map[string]any{
+		"id": p.ID, "ref": p.ref, "sha": p.sha, "source": p.source, "status": p.status, "created_at": told(p.created),
+		"finished_at": nil, "url": p.url(),
+	}
+	if !p.ended.IsZero() {
+		of["finished_at"] = told(p.ended)
+	}
+	body := map[string]any{
+		"object_kind": "pipeline", "object_attributes": of, "user": p.by.told(), "project": p.project.told(), "merge_request": nil,
+	}
+	if p.merge != nil {
+		body["merge_request"] = p.merge.attributes()
+	}
+	p.project.queue("Pipeline Hook", body)
+}
+
+func (p *Pipeline) url() string {
+	return fmt.Sprintf("https://gitlab.example/%s/-/pipelines/%d", p.project.Path, p.ID)
+}
