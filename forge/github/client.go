@@ -14,6 +14,10 @@
 //	FindCheck                       1 per 100 checks of that name (token: statuses of the commit)
 //	repository_dispatch, workflow   start 1, find 1 per 100 runs (at most 3), cancel 1 by id
 //	actions_approval                start 1 + one per run that is held back
+//	Installations, Repos            1 per 100
+//	Updated, Open                   1 per 100 pull requests
+//	Failed                          1 per 100 attempts (at most 10); token 1 more
+//	Redeliver                       1
 //
 // Once per process: Self 1 (token), 4 (App). Per hour and installation of an App: one token. Where a repository's
 // installation is not known from a delivery: one lookup.
