@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 )
 
 type serveCmd struct {
@@ -25,6 +28,7 @@ func (c serveCmd) Run(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
+	redis.SetLogger(redisLog{log})
 	a, err := newApp(ctx, cfg, log, appOptions{})
 	if err != nil {
 		return err
@@ -35,4 +39,12 @@ func (c serveCmd) Run(ctx context.Context, p process) error {
 		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
 	return a.serve(ctx, ln)
+}
+
+// redisLog brings what the Redis client says by itself (a dial that failed) into our log.
+type redisLog struct{ log *zap.Logger }
+
+// Printf takes one line of the client's.
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	l.log.Warn("redis client", zap.String("text", fmt.Sprintf(format, v...)))
 }
