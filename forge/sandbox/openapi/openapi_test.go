@@ -103,6 +103,7 @@ func TestAnswer(t *testing.T) {
 		"no such status": {"/repos/acme/widgets/collaborators/x/permission", 204, told, ``, "not in the description"},
 		"refused":        {"/repos/acme/widgets/collaborators/x/permission", 403, told, `{"message":"no","documentation_url":"x"}`, ""},
 		"refused badly":  {"/repos/acme/widgets/collaborators/x/permission", 403, told, `{"message":1}`, "not string"},
+		"part of it all": {"/installation/repositories", 200, told, `{"total_count":1,"repositories":[{}]}`, "repositories[0]: no "},
 		"unknown":        {"/zen", 200, told, ``, "no endpoint"},
 	} {
 		if err := d.Answer(httptest.NewRequest(http.MethodGet, c.target, nil), c.status, c.header, []byte(c.body)); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
