@@ -115,7 +115,10 @@ func project(op string, r forge.Repo) (any, error) {
 	return nil, permanent(op, errors.New("expected the id or the path of a project"))
 }
 
-var projectPath = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+$`)
+// projectPath is a path of groups and a project. A segment that ends in a dot, as "..", is none of GitLab's.
+var projectPath = regexp.MustCompile(`^` + pathSegment + `(/` + pathSegment + `)+$`)
+
+const pathSegment = `([A-Za-z0-9_.][A-Za-z0-9_.-]*[A-Za-z0-9_-]|[A-Za-z0-9_])`
 
 // Self says who we are; app says that it is the bot account of a project or group access token, whose labels are ours
 // and nobody's will. It is asked for once per process.

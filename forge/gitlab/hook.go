@@ -203,6 +203,8 @@ func (h *Hook) Handles(event string) bool {
 // themselves never enter the store as mail.
 type payload interface {
 	shared() *envelope
+	// verb is what the delivery calls itself beyond its event.
+	verb() string
 	// rescue reads anew, from a body of the wrong shape, what routes.
 	rescue(body wreck)
 	// address says which mail for which subject it is, or why nobody handles it. The error is a *forge.BadDelivery.
@@ -301,6 +303,7 @@ func (h *Hook) route(to forge.Routed, body []byte, p payload) (forge.Routed, err
 		p.rescue(w)
 		p.shared().projectID = w.at("project").at("id").whole()
 	}
+	to.Action = cut(p.verb(), 40)
 	at, ignored, err := p.address()
 	if ignored != "" {
 		to.Flaw, to.Ignored = "", ignored

@@ -34,6 +34,13 @@ const longestNote = 4_000_000
 // rescue reads nothing: a note that cannot be read can be written again.
 func (p *notePayload) rescue(wreck) { *p = notePayload{} }
 
+func (p *notePayload) verb() string {
+	if p.Note == nil {
+		return ""
+	}
+	return p.Note.Action
+}
+
 func (p *notePayload) address() (address, string, error) {
 	n := p.Note
 	switch {
@@ -92,6 +99,13 @@ func (p *pipelinePayload) rescue(w wreck) {
 	if source, sha := of.at("source").text(), of.at("sha").text(); source != "" {
 		p.Pipeline = &pipeline{SHA: sha, Source: source}
 	}
+}
+
+func (p *pipelinePayload) verb() string {
+	if p.Pipeline == nil {
+		return ""
+	}
+	return p.Pipeline.Status
 }
 
 func (p *pipelinePayload) address() (address, string, error) {

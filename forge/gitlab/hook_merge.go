@@ -55,6 +55,13 @@ func (p *mergePayload) rescue(w wreck) {
 	*p = mergePayload{Merge: &mergeRequest{IID: int(of.at("iid").whole()), Action: of.at("action").text()}}
 }
 
+func (p *mergePayload) verb() string {
+	if p.Merge == nil {
+		return ""
+	}
+	return p.Merge.Action
+}
+
 func (p *mergePayload) address() (address, string, error) {
 	broken := p.Project == nil // a wreck: nobody can say what it changed
 	switch {

@@ -200,7 +200,7 @@ func (c *Client) inGroup(ctx context.Context, who forge.Actor, group string) (bo
 	case m.ID == 0 || m.State == "":
 		return false, incomplete(op)
 	}
-	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= gl.GuestPermissions, nil
+	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= gl.GuestPermissions && !botName.MatchString(m.Username), nil
 }
 
 // isUser says whether login belongs to who at this moment. An account that is blocked is nobody's.

@@ -382,9 +382,12 @@ func (f *Forge) postStatus(c call) (int, any) {
 	}
 	var last *status
 	for _, s := range c.p.statuses {
-		if s.sha == sha && s.name == name && s.pipeline == in.ID && s.by == c.me && (s.state == "pending" || s.state == "running") {
+		if s.sha == sha && s.name == name && s.pipeline == in.ID && s.by == c.me {
 			last = s
 		}
+	}
+	if last != nil && last.state != "pending" && last.state != "running" {
+		last = nil // a new job, which hides the old one as retried
 	}
 	if last != nil {
 		if last.state == state || last.state == "running" && state == "pending" {

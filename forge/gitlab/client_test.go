@@ -1,0 +1,540 @@
+package gitlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/gitlabsandbox"
+	"github.com/signalbox-ci/signalbox/prmanager"
+)
+
+// world is a GitLab and our client of it.
+type world struct {
+	t                         *testing.T
+	ahead                     atomic.Int64
+	forge                     *gitlabsandbox.Forge
+	repo, fork                *gitlabsandbox.Project
+	bot, maya, mallory, guest *gitlabsandbox.User
+	c                         *Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t}
+	w.forge = gitlabsandbox.New(func() time.Time { return noon.Add(time.Duration(w.ahead.Load())) })
+	api := httptest.NewServer(w.forge.Handler())
+	t.Cleanup(api.Close)
+	w.bot, w.maya = w.forge.AddUser("project_1_bot_ab", true), w.forge.AddUser("maya", false)
+	w.mallory, w.guest = w.forge.AddUser("mallory", false), w.forge.AddUser("guest", false)
+	w.repo = w.forge.AddProject("octo/hello", map[*gitlabsandbox.User]int{
+		w.bot: gitlabsandbox.Developer, w.maya: gitlabsandbox.Developer, w.guest: gitlabsandbox.Reporter,
+	})
+	w.fork = w.forge.AddProject("mallory/hello", nil)
+	w.c = client(t, api.URL, w.bot.Token)
+	return w
+}
+
+func client(t *testing.T, url, token string) *Client {
+	t.Helper()
+	c, err := New(Options{Instance: "gitlab", URL: url, Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) at() forge.Repo {
+	return forge.Repo{Instance: "gitlab", ID: w.repo.ID, Name: w.repo.Path}
+}
+func (w *world) ref(m *gitlabsandbox.Merge) forge.Ref { return forge.Ref{Repo: w.at(), Number: m.IID} }
+
+func (w *world) check(m *gitlabsandbox.Merge, s forge.CheckState, title string) forge.Check {
+	return forge.Check{Repo: w.at(), SHA: m.Head(), Name: "CI gate", State: s, Title: title, Pulls: []int{m.IID}}
+}
+
+func (w *world) run(m *gitlabsandbox.Merge, source *gitlabsandbox.Project) forge.Run {
+	return forge.Run{Key: "sb1-x", Ref: w.ref(m), SHA: m.Head(), HeadRepoID: source.ID}
+}
+
+func (w *world) write(c forge.Check) {
+	w.t.Helper()
+	if id, err := w.c.WriteCheck(w.t.Context(), c); err != nil || id != "" {
+		w.t.Fatalf("write %s: %q %v", c.State, id, err)
+	}
+	if _, found, err := w.c.FindCheck(w.t.Context(), c); err != nil || !found {
+		w.t.Fatalf("find %s: %v %v", c.State, found, err)
+	}
+}
+
+func actorOf(u *gitlabsandbox.User) forge.Actor { return actor(u.ID, u.Login) }
+
+// class is the class of an error that must be a Fault.
+func classOf(t *testing.T, err error) forge.Class {
+	t.Helper()
+	var f *forge.Fault
+	if !errors.As(err, &f) {
+		t.Fatalf("%v is no fault", err)
+	}
+	return f.Class
+}
+
+func TestPull(t *testing.T) {
+	w := newWorld(t)
+	w.ahead.Store(int64(1234 * time.Millisecond))
+	m := w.repo.Open(w.mallory, w.fork, "bug")
+	got, err := w.c.Pull(t.Context(), forge.Ref{Repo: forge.Repo{Name: w.repo.Path}, Number: m.IID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := forge.Pull{
+		Ref: w.ref(m), Open: true, Author: forge.Actor{ID: w.mallory.ID, Login: "mallory"},
+		Head: forge.Branch{SHA: m.Head(), Name: "branch-1", RepoID: w.fork.ID}, Base: forge.Branch{SHA: strings.Repeat("b", 40), Name: "main", RepoID: w.repo.ID},
+		UpdatedAt: noon.Add(time.Second),
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	m.Merge(w.maya)
+	if got, err := w.c.Pull(t.Context(), w.ref(m)); err != nil || got.Open || !got.Merged {
+		t.Errorf("merged: %+v %v", got, err)
+	}
+	other := w.ref(m)
+	other.Repo.ID, other.Repo.Name = 0, "octo/none"
+	if _, err := w.c.Pull(t.Context(), other); classOf(t, err) != forge.NotFound {
+		t.Errorf("another project: %v", err)
+	}
+	if _, err := w.c.Pull(t.Context(), forge.Ref{Repo: forge.Repo{Name: "../x"}, Number: 1}); classOf(t, err) != forge.Permanent {
+		t.Errorf("no project: %v", err)
+	}
+}
+
+func TestLabelHistoryReadsTheNewest(t *testing.T) {
+	for _, n := range []int{0, 1, 100, 101, 149, 150, 420} {
+		w := newWorld(t)
+		m := w.repo.Open(w.mallory, w.fork)
+		for i := range n {
+			if i%2 == 0 {
+				m.Label(w.maya, "CICD")
+			} else {
+				m.Unlabel(w.guest, "CICD")
+			}
+		}
+		w.forge.Calls()
+		got, err := w.c.LabelHistory(t.Context(), w.ref(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := len(w.forge.Calls())
+		if len(got) < min(n, fewEvents) || calls > 3 || n <= 100 && calls != 1 {
+			t.Errorf("%d events: %d read with %d calls", n, len(got), calls)
+		}
+		if !slices.IsSortedFunc(got, func(a, b forge.LabelEntry) int { return int(a.ID - b.ID) }) {
+			t.Errorf("%d events: not oldest first", n)
+		}
+		if n > 0 {
+			last := got[len(got)-1]
+			if last.Added != (n%2 == 1) || last.Label != "CICD" || last.Actor.ID != map[bool]int64{true: w.maya.ID, false: w.guest.ID}[n%2 == 1] {
+				t.Errorf("%d events: the newest is %+v", n, last)
+			}
+		}
+	}
+}
+
+func TestTrusted(t *testing.T) {
+	w := newWorld(t)
+	gone, blocked, renamed := w.forge.AddUser("gone", false), w.forge.AddUser("blocked", false), w.forge.AddUser("renamed", false)
+	otherBot := w.forge.AddUser("project_9_bot_cd", true)
+	w.repo.SetMember(blocked, gitlabsandbox.Maintainer)
+	w.repo.SetMember(otherBot, gitlabsandbox.Maintainer)
+	blocked.State = "blocked"
+	lead := w.forge.AddUser("lead", false)
+	w.repo.SetMember(lead, gitlabsandbox.Maintainer)
+	write, maintain := forge.Rule{Kind: "permission", Value: "write"}, forge.Rule{Kind: "permission", Value: "maintain"}
+	user := func(login string) forge.Rule { return forge.Rule{Kind: "user", Value: login} }
+	for _, c := range []struct {
+		who  forge.Actor
+		rule forge.Rule
+		want bool
+	}{
+		{actorOf(w.maya), write, true},
+		{actorOf(w.maya), maintain, false},
+		{actorOf(lead), maintain, true},
+		{actorOf(w.guest), write, false},
+		{actorOf(w.mallory), write, false},
+		{actorOf(gone), write, false},
+		{actorOf(blocked), write, false},
+		{actorOf(otherBot), write, false},
+		{forge.Actor{ID: otherBot.ID}, write, false}, // a payload that told no login
+		{actorOf(otherBot), user(otherBot.Login), true},
+		{forge.Actor{}, write, false},
+		{forge.Actor{Login: "maya"}, write, false},
+		{actorOf(w.mallory), user("Mallory"), true},
+		{actorOf(w.mallory), user("maya"), false},
+		{forge.Actor{ID: renamed.ID, Login: "maya"}, user("maya"), false}, // the login is another's
+		{actorOf(blocked), user("blocked"), false},
+		{actorOf(w.maya), forge.Rule{Kind: "app", Value: "maya"}, false},
+	} {
+		if got, err := w.c.Trusted(t.Context(), w.at(), c.who, c.rule); err != nil || got != c.want {
+			t.Errorf("%s by %s: %v %v", c.who.Login, c.rule, got, err)
+		}
+	}
+	w.forge.Fail("GET /projects/{id}/members/all/{user}", 1)
+	if _, err := w.c.Trusted(t.Context(), w.at(), actorOf(w.maya), write); classOf(t, err) != forge.Retriable {
+		t.Errorf("a failure is an answer: %v", err)
+	}
+	if _, err := w.c.Trusted(t.Context(), w.at(), actorOf(w.maya), forge.Rule{Kind: "permission", Value: "read"}); classOf(t, err) != forge.Permanent {
+		t.Errorf("unknown permission: %v", err)
+	}
+}
+
+func TestSetLabel(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork, "bug")
+	for _, present := range []bool{true, true, false, false} {
+		if err := w.c.SetLabel(t.Context(), w.ref(m), "CICD", present); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(m.Labels(), "CICD") != present || !slices.Contains(m.Labels(), "bug") {
+			t.Errorf("present %t: %q", present, m.Labels())
+		}
+	}
+	none := forge.Ref{Repo: w.at(), Number: 99}
+	if err := w.c.SetLabel(t.Context(), none, "CICD", false); err != nil {
+		t.Errorf("remove where nothing is: %v", err)
+	}
+	if err := w.c.SetLabel(t.Context(), none, "CICD", true); classOf(t, err) != forge.NotFound {
+		t.Errorf("add where nothing is: %v", err)
+	}
+	if err := w.c.SetLabel(t.Context(), w.ref(m), "a,b", true); classOf(t, err) != forge.Permanent {
+		t.Errorf("two labels: %v", err)
+	}
+}
+
+func TestStatusOfTheSameProject(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.repo)
+	for _, s := range []forge.CheckState{forge.CheckActionRequired, forge.CheckSuccess, forge.CheckActionRequired, forge.CheckCancelled, forge.CheckActionRequired} {
+		w.write(w.check(m, s, "text"))
+		w.write(w.check(m, s, "text")) // no second post
+	}
+	got := strings.Join(w.repo.Statuses(m.Head()), ", ")
+	if want := "CI gate pending, CI gate success, CI gate pending, CI gate canceled, CI gate pending"; got != want {
+		t.Errorf("statuses: %s", got)
+	}
+	if n := len(m.Notes()); n != 0 {
+		t.Errorf("%d notes", n)
+	}
+	// Only the text changes: GitLab refuses the same state twice, which is as good.
+	if _, err := w.c.WriteCheck(t.Context(), w.check(m, forge.CheckActionRequired, "another text")); err != nil {
+		t.Errorf("same state: %v", err)
+	}
+	// One pipeline for all of them.
+	list, err := w.c.newestStatus(t.Context(), places{pid: w.repo.ID, me: w.bot.ID}, w.check(m, forge.CheckSuccess, ""))
+	if err != nil || list == nil || list.Ref != "branch-1" {
+		t.Errorf("status: %+v %v", list, err)
+	}
+	w.forge.LockCommit(m.Head(), 1)
+	_, err = w.c.WriteCheck(t.Context(), w.check(m, forge.CheckSuccess, "open"))
+	if classOf(t, err) != forge.Contention {
+		t.Errorf("lock: %v", err)
+	}
+	w.write(w.check(m, forge.CheckSuccess, "open"))
+	long := w.check(m, forge.CheckCancelled, strings.Repeat("ä", 300))
+	long.URL = "https://x.example/" + strings.Repeat("x", 300)
+	w.write(long)
+}
+
+func TestNoteOnAFork(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork)
+	m.Comment(w.mallory, marker("CI gate")+"**CI gate** · success") // whoever copies the marker
+	old := w.check(m, forge.CheckSuccess, "Approved by @maya for abc")
+	w.write(w.check(m, forge.CheckActionRequired, "Awaiting CICD label"))
+	w.write(old)
+	notes := m.Notes()
+	if len(notes) != 2 || notes[1].By != w.bot.Login || strings.Contains(notes[1].Body, "@maya") || !strings.Contains(notes[1].Body, "Approved by") {
+		t.Fatalf("notes: %+v", notes)
+	}
+	if s := w.repo.Statuses(m.Head()); len(s) != 0 {
+		t.Errorf("statuses: %q", s)
+	}
+	m.Push(w.mallory)
+	w.write(w.check(m, forge.CheckActionRequired, "Awaiting again"))
+	old.State, old.Title = forge.CheckCancelled, "No head of an open pull request"
+	w.write(old) // the former head says good-bye too late
+	if n := m.Notes(); len(n) != 2 || !strings.Contains(n[1].Body, "Awaiting again") {
+		t.Errorf("notes: %+v", n)
+	}
+	for range 150 {
+		m.Comment(w.mallory, "chat")
+	}
+	w.write(w.check(m, forge.CheckSuccess, "Approved"))
+	if n := m.Notes(); len(n) != 152 {
+		t.Errorf("%d notes", len(n))
+	}
+	m.Close(w.mallory)
+	w.write(w.check(m, forge.CheckCancelled, "Closed"))
+	if n := m.Notes()[1].Body; !strings.Contains(n, "Closed") {
+		t.Errorf("note: %q", n)
+	}
+}
+
+func TestPipeline(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork)
+	p, run := w.c.Pipeline(), w.run(m, w.fork)
+	if _, found, err := p.Find(t.Context(), run); found || err != nil {
+		t.Fatalf("found %v %v", found, err)
+	}
+	first, err := p.Start(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, found, err := p.Find(t.Context(), run); !found || err != nil || got != first || first.ID == "" || first.URL == "" {
+		t.Errorf("find: %+v %v %v, want %+v", got, found, err, first)
+	}
+	m.Pipelines()[0].Become("running")
+	if s, err := p.State(t.Context(), run, first); err != nil || s.State != forge.CheckRunning {
+		t.Errorf("state %+v %v", s, err)
+	}
+	if err := p.Cancel(t.Context(), run, forge.Receipt{}); err != nil || m.Pipelines()[0].Status() != "canceled" {
+		t.Errorf("cancel: %v, %s", err, m.Pipelines()[0].Status())
+	}
+	if err := p.Cancel(t.Context(), run, first); err != nil {
+		t.Errorf("cancel again: %v", err)
+	}
+	if err := p.Cancel(t.Context(), run, forge.Receipt{ID: "4711"}); err != nil {
+		t.Errorf("cancel what is gone: %v", err)
+	}
+	if _, found, _ := p.Find(t.Context(), run); found {
+		t.Error("a cancelled one was found")
+	}
+	asked := noon.Add(time.Minute)
+	w.ahead.Store(int64(2 * time.Minute))
+	for range 2 {
+		if err := p.Rerun(t.Context(), run, asked); err != nil || len(m.Pipelines()) != 2 {
+			t.Errorf("again: %v, %d pipelines", err, len(m.Pipelines()))
+		}
+	}
+	// Somebody else's merge request at another head is none of ours.
+	other := w.repo.Open(w.mallory, w.fork)
+	if s, err := p.State(t.Context(), w.run(other, w.fork), forge.Receipt{}); err != nil || s != (prmanager.RunState{}) {
+		t.Errorf("another's: %+v %v", s, err)
+	}
+}
+
+func TestPipelineT33(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork)
+	run := w.run(m, w.fork)
+	w.forge.BeforePipeline(func() { m.Push(w.mallory) })
+	_, err := w.c.Pipeline().Start(t.Context(), run)
+	if classOf(t, err) != forge.Permanent || !strings.Contains(err.Error(), "was cancelled after") {
+		t.Errorf("start: %v", err)
+	}
+	if got := m.Pipelines(); len(got) != 1 || got[0].SHA() == run.SHA || got[0].Status() != "canceled" {
+		t.Errorf("pipelines: %d", len(got))
+	}
+	// The cancel fails once, then every time.
+	for failures, want := range map[int]string{1: "was cancelled after", 2 * cancelTries: "CANNOT BE CANCELLED"} {
+		run := w.run(m, w.fork)
+		w.forge.BeforePipeline(func() { m.Push(w.mallory) })
+		w.forge.Fail("POST /projects/{id}/pipelines/{pipeline}/cancel", failures)
+		if _, err := w.c.Pipeline().Start(t.Context(), run); classOf(t, err) != forge.Permanent || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d failures: %v", failures, err)
+		}
+	}
+}
+
+func TestPipelineOfTheSameProjectIsFound(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.repo)
+	run := w.run(m, w.repo)
+	first, err := w.c.Pipeline().Start(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := w.c.Pipeline().Start(t.Context(), run); err != nil || again != first || len(m.Pipelines()) != 1 {
+		t.Errorf("%+v %v, %d pipelines", again, err, len(m.Pipelines()))
+	}
+}
+
+func TestBudget(t *testing.T) {
+	w := newWorld(t)
+	same, forked := w.repo.Open(w.maya, w.repo), w.repo.Open(w.mallory, w.fork)
+	if _, bot, err := w.c.Self(t.Context()); err != nil || !bot {
+		t.Fatalf("self: %v %v", bot, err)
+	}
+	ctx := t.Context()
+	for _, c := range []struct {
+		what  string
+		calls int
+		do    func() error
+	}{
+		{"self again", 0 + 1, func() error { _, _, err := w.c.Self(ctx); return err }},
+		{"pull", 1, func() error { _, err := w.c.Pull(ctx, w.ref(same)); return err }},
+		{"history", 1, func() error { _, err := w.c.LabelHistory(ctx, w.ref(same)); return err }},
+		{"permission", 1, func() error {
+			_, err := w.c.Trusted(ctx, w.at(), actorOf(w.maya), forge.Rule{Kind: "permission", Value: "write"})
+			return err
+		}},
+		{"bot", 0, func() error {
+			_, err := w.c.Trusted(ctx, w.at(), actorOf(w.bot), forge.Rule{Kind: "permission", Value: "write"})
+			return err
+		}},
+		{"label", 1, func() error { return w.c.SetLabel(ctx, w.ref(same), "CICD", true) }},
+		{"status", 3, func() error { _, err := w.c.WriteCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
+		{"status as it is", 2, func() error { _, err := w.c.WriteCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
+		{"find status", 2, func() error { _, _, err := w.c.FindCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
+		{"note", 3, func() error { _, err := w.c.WriteCheck(ctx, w.check(forked, forge.CheckSuccess, "x")); return err }},
+		{"start", 1, func() error { _, err := w.c.Pipeline().Start(ctx, w.run(forked, w.fork)); return err }},
+		{"find pipeline", 1, func() error { _, _, err := w.c.Pipeline().Find(ctx, w.run(forked, w.fork)); return err }},
+		{"cancel", 3, func() error { return w.c.Pipeline().Cancel(ctx, w.run(forked, w.fork), forge.Receipt{}) }},
+		{"cancel what has ended", 1, func() error { return w.c.Pipeline().Cancel(ctx, w.run(forked, w.fork), forge.Receipt{}) }},
+	} {
+		if err := c.do(); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if calls := w.forge.Calls(); len(calls) != c.calls {
+			t.Errorf("%s: %q, want %d calls", c.what, calls, c.calls)
+		}
+	}
+}
+
+func TestSweepLists(t *testing.T) {
+	w := newWorld(t)
+	a := w.repo.Open(w.mallory, w.fork)
+	w.ahead.Store(int64(time.Hour))
+	b := w.repo.Open(w.maya, w.repo)
+	got, next, err := w.c.Updated(t.Context(), forge.Repo{Name: w.repo.Path}, noon.Add(time.Minute), 1)
+	if err != nil || next != 0 || len(got) != 1 || got[0].Ref.Number != b.IID || got[0].Ref.Repo.ID != w.repo.ID {
+		t.Errorf("updated: %+v %d %v", got, next, err)
+	}
+	got, _, err = w.c.Open(t.Context(), w.at(), 1)
+	if err != nil || len(got) != 2 || got[0].Ref.Number != a.IID || !got[0].Open {
+		t.Errorf("open: %+v %v", got, err)
+	}
+	repos, _, err := w.c.Repos(t.Context(), 0, 1)
+	if err != nil || len(repos) != 1 || repos[0].Name != "octo/hello" {
+		t.Errorf("repos: %+v %v", repos, err)
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		body   string
+		header map[string]string
+		want   forge.Class
+		after  time.Duration
+	}{
+		{400, `{"message":"400 Bad request"}`, nil, forge.Permanent, 0},
+		{400, `{"message":{"base":["Too many pipelines created in the last minute. Try again later."]}}`, nil, forge.Contention, limitPause},
+		{401, `{"message":"401 Unauthorized"}`, nil, forge.Auth, 0},
+		{403, `{"error":"insufficient_scope"}`, nil, forge.Auth, 0},
+		{403, `{"message":"403 Forbidden - project is archived"}`, nil, forge.Permanent, 0},
+		{404, `{"message":"404 Not found"}`, nil, forge.NotFound, 0},
+		{408, ``, nil, forge.Retriable, 0},
+		{409, `{"message":"409 Conflict: Resource lock"}`, nil, forge.Contention, 0},
+		{422, `{"message":"job limit exceeded"}`, nil, forge.Permanent, 0},
+		{429, `Retry later`, map[string]string{"Retry-After": "17"}, forge.Contention, 17 * time.Second},
+		{429, ``, nil, forge.Contention, limitPause},
+		{429, ``, map[string]string{"Retry-After": "999999"}, forge.Contention, longestPause},
+		{500, `{"message":"500 Internal Server Error"}`, nil, forge.Retriable, 0},
+		{500, `{"message":"Failed to obtain a lock"}`, nil, forge.Contention, 0},
+		{502, `<html>`, nil, forge.Retriable, 0},
+		{302, ``, map[string]string{"Location": "https://elsewhere.example/"}, forge.Permanent, 0},
+		{200, `{`, nil, forge.Retriable, 0},
+		{200, `{}`, nil, forge.Retriable, 0},
+	} {
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for k, v := range c.header {
+				w.Header().Set(k, v)
+			}
+			w.WriteHeader(c.status)
+			_, _ = fmt.Fprint(w, c.body)
+		}))
+		_, err := client(t, api.URL, "glpat-secret-token").Pull(t.Context(), forge.Ref{Repo: forge.Repo{ID: 1}, Number: 1})
+		api.Close()
+		f := forge.Classify(err)
+		if f.Class != c.want || f.After != c.after {
+			t.Errorf("%d %s: %v after %v, want %v after %v", c.status, c.body, f.Class, f.After, c.want, c.after)
+		}
+		if strings.Contains(fmt.Sprint(err), "secret-token") || strings.Contains(fmt.Sprint(err), api.URL) || strings.Contains(fmt.Sprint(err), "<html>") {
+			t.Errorf("%d: the error tells too much: %v", c.status, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := client(t, "http://127.0.0.1:1", "glpat-x").Pull(ctx, forge.Ref{Repo: forge.Repo{ID: 1}, Number: 1})
+	if !errors.Is(err, context.Canceled) || classOf(t, err) != forge.Retriable {
+		t.Errorf("end of a context: %v", err)
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	var calls, remaining atomic.Int64
+	remaining.Store(100)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.Header().Set("RateLimit-Limit", "100")
+		w.Header().Set("RateLimit-Remaining", fmt.Sprint(remaining.Load()))
+		w.Header().Set("RateLimit-Reset", fmt.Sprint(time.Now().Add(30*time.Second).Unix()))
+		if remaining.Load() == 0 {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		_, _ = fmt.Fprint(w, `{"id":7,"username":"bot"}`)
+	}))
+	defer api.Close()
+	c := client(t, api.URL, "glpat-x")
+	ask := func(u forge.Urgency) error {
+		_, err := c.Trusted(forge.WithUrgency(t.Context(), u), forge.Repo{ID: 1}, forge.Actor{ID: 7}, forge.Rule{Kind: "user", Value: "bot"})
+		if forge.Classify(err).Class == forge.Contention {
+			return err
+		}
+		return nil
+	}
+	step := func(left int64, want ...forge.Urgency) {
+		t.Helper()
+		remaining.Store(left)
+		_ = ask(forge.Shutting)
+		for _, u := range []forge.Urgency{forge.Shutting, forge.Permitting, forge.Cosmetic} {
+			before := calls.Load()
+			err := ask(u)
+			if sent := calls.Load() > before; sent != slices.Contains(want, u) || sent != (err == nil) {
+				t.Errorf("%d left, urgency %d: sent %t, %v", left, u, sent, err)
+			}
+		}
+	}
+	step(50, forge.Shutting, forge.Permitting, forge.Cosmetic)
+	step(19, forge.Shutting, forge.Permitting)
+	step(4, forge.Shutting)
+	step(0)
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no name":       {URL: "https://gitlab.com/", Token: "glpat-x"},
+		"no URL":        {Instance: "gitlab", Token: "glpat-x"},
+		"another":       {Instance: "gitlab", URL: "ftp://x/", Token: "glpat-x"},
+		"with a secret": {Instance: "gitlab", URL: "https://a:b@x/", Token: "glpat-x"},
+		"no token":      {Instance: "gitlab", URL: "https://gitlab.com/"},
+		"a broken one":  {Instance: "gitlab", URL: "https://gitlab.com/", Token: "glpat-x\n"},
+	} {
+		if _, err := New(o); err == nil || strings.Contains(err.Error(), "glpat") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
