@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -36,7 +37,7 @@ func (c serveCmd) Run(ctx context.Context, p process) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+		return errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), a.store.Close())
 	}
 	return a.serve(ctx, ln)
 }
