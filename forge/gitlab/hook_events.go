@@ -14,7 +14,7 @@ type notePayload struct {
 	Note *struct {
 		ID        int64  `json:"id"`
 		Text      string `json:"note"`
-		On        string `json:"noteable_type"`
+		On        string `json:"noteable_type"` //nolint:misspell // GitLab's word
 		AuthorID  int64  `json:"author_id"`
 		System    bool   `json:"system"`
 		Action    string `json:"action"` // older servers: absent

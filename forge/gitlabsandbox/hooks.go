@@ -155,7 +155,7 @@ func (m *Merge) tellNote(n *note, action string) {
 	m.project.queue("Note Hook", map[string]any{
 		"object_kind": "note", "event_type": "note", "user": n.by.told(), "project": m.project.told(),
 		"object_attributes": map[string]any{
-			"id": n.id, "note": n.body, "noteable_type": "MergeRequest", "author_id": n.by.ID, "system": false, "action": action,
+			"id": n.id, "note": n.body, "noteable_type": "MergeRequest", "author_id": n.by.ID, "system": false, "action": action, //nolint:misspell // GitLab's word
 			"created_at": told(n.at), "updated_at": told(n.updated),
 		},
 		"merge_request": m.attributes(),
