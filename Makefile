@@ -8,10 +8,10 @@ COUNT    ?= 10
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fmt bench fuzz soak demo
+.PHONY: help build test e2e race lint fmt bench fuzz soak demo
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static binary bin/signalbox
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/signalbox ./cmd/signalbox
@@ -20,6 +20,9 @@ test: ## everything that CI runs: vet, and all tests on a real Redis
 	@build/redis.sh
 	$(GO) vet ./...
 	$(GO) test -shuffle=on -timeout 10m ./...
+
+e2e: ## a stock Gitea runner against the runner service (needs git; builds the runner, the first time from the Go proxy)
+	$(GO) test -tags e2e -count=1 -timeout 10m ./e2e
 
 race: ## all tests under the race detector (needs a C compiler)
 	@build/redis.sh

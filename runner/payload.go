@@ -107,7 +107,11 @@ func freeze(key []byte, k Task, d definition) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the context of task %d: %w", k.ID, err)
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&runnerv1.Task{Id: k.ID, WorkflowPayload: text, Context: context})
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&runnerv1.Task{
+		Id: k.ID, WorkflowPayload: text, Context: context,
+		// Gitea's runner writes into this map and cannot stand an empty one.
+		Secrets: map[string]string{"GITEA_TOKEN": context.GetFields()["token"].GetStringValue()},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode task %d: %w", k.ID, err)
 	}

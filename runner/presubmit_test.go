@@ -163,6 +163,9 @@ func TestPayload(t *testing.T) {
 	if err := proto.Unmarshal(make(1), &task); err != nil {
 		t.Fatal(err)
 	}
+	if len(task.GetSecrets()) == 0 {
+		t.Error("Gitea's runner panics without secrets")
+	}
 	for _, name := range []string{"job", "repository", "sha", "ref", "event_name", "event", "run_id", "run_number", "run_attempt", "token",
 		"gitea_default_actions_url", "forgejo_default_actions_url", "gitea_runtime_token", "forgejo_runtime_token"} {
 		if task.GetContext().GetFields()[name] == nil {
