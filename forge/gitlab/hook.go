@@ -145,6 +145,9 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	if !ok {
 		return to, &forge.BadDelivery{Field: "X-Gitlab-Event", Want: "the event's name"}
 	}
+	if !stdjson.Valid(body) { // goccy takes some of what is not
+		return to, &forge.BadDelivery{Field: "body", Want: "JSON"}
+	}
 	switch event {
 	case "merge_request":
 		return h.route(to, body, &mergePayload{})
@@ -152,9 +155,6 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 		return h.route(to, body, &notePayload{})
 	case "pipeline":
 		return h.route(to, body, &pipelinePayload{})
-	}
-	if !stdjson.Valid(body) {
-		return to, errNotJSON()
 	}
 	to.Ignored = "no handler for " + event
 	return to, nil
@@ -292,9 +292,6 @@ const maxMail = 64 << 10
 // route routes a delivery into p. The body is decoded once; only one that does not fit is looked at again.
 func (h *Hook) route(to forge.Routed, body []byte, p payload) (forge.Routed, error) {
 	if err := json.Unmarshal(body, p); err != nil {
-		if !stdjson.Valid(body) {
-			return to, errNotJSON()
-		}
 		to.Flaw = flaw(err)
 		w := wreck(body)
 		if !w.object() {
@@ -373,5 +370,3 @@ func flaw(err error) string {
 	}
 	return "body: expected the shape of its event"
 }
-
-func errNotJSON() error { return &forge.BadDelivery{Field: "body", Want: "JSON"} }
