@@ -358,7 +358,7 @@ func TestRefusals(t *testing.T) {
 		"trust: each bad rule": {file: file(ok + "gate:\n  trust: [user:ok, x, 'user:a b']\n"),
 			want: []string{`c.yaml:3: gate.trust: "x" is no rule of trust`, `c.yaml:3: gate.trust: "user:a b" is no rule of trust`}},
 		"auto: none and others":      {env: env("SIGNALBOX_AUTO=none,user:ada"), want: []string{"environment: SIGNALBOX_AUTO: none stands among other rules; expected none alone, or rules"}},
-		"trigger: unknown":           {env: env("SIGNALBOX_TRIGGER=workflows:a.yml@b"), want: []string{`environment: SIGNALBOX_TRIGGER: "workflows:a.yml@b" is no trigger; did you mean workflow?; expected actions_approval, workflow:FILE@REF, repository_dispatch or http:URL`}},
+		"trigger: unknown":           {env: env("SIGNALBOX_TRIGGER=workflows:a.yml@b"), want: []string{`environment: SIGNALBOX_TRIGGER: "workflows:a.yml@b" is no trigger; did you mean workflow?; expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline or http:URL`}},
 		"trigger: no ref":            {env: env("SIGNALBOX_TRIGGER=workflow:a.yml"), want: []string{`"workflow:a.yml" names no branch to run on; expected workflow:FILE@REF`}},
 		"trigger: odd ref":           {env: env("SIGNALBOX_TRIGGER=workflow:a.yml@a..b"), want: []string{`"workflow:a.yml@a..b" names no branch`}},
 		"trigger: path":              {env: env("SIGNALBOX_TRIGGER=workflow:.github/workflows/a.yml@b"), want: []string{"names no workflow file; expected workflow:FILE@REF"}},
@@ -403,7 +403,7 @@ func TestRefusals(t *testing.T) {
 		"empty webhook secret": {env: []string{"SIGNALBOX_GITHUB_TOKEN=t", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=new,"},
 			want: []string{"environment: SIGNALBOX_GITHUB_WEBHOOK_SECRET: an entry is empty"}},
 		"API URL":       {env: env("SIGNALBOX_GITHUB_API_URL=github.example"), want: []string{`environment: SIGNALBOX_GITHUB_API_URL: "github.example" is no absolute http or https URL; expected one like https://github.example.org/api/v3/`}},
-		"kind":          {file: file("forges:\n  forge: {kind: gitea, token: t, webhook_secret: s}\n"), want: []string{`c.yaml:2: forges.forge.kind: "gitea" is none of them; expected github`}},
+		"kind":          {file: file("forges:\n  forge: {kind: gitea, token: t, webhook_secret: s}\n"), want: []string{`c.yaml:2: forges.forge.kind: "gitea" is none of them; did you mean gitlab?; expected github, gitlab`}},
 		"name of forge": {file: file("forges:\n  My Forge: {token: t, webhook_secret: s}\n"), want: []string{"c.yaml:2: forges.My Forge: cannot name a forge; expected 1 to 32 of a-z, 0-9 and -"}},
 	} {
 		t.Run(name, func(t *testing.T) {
