@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -36,18 +37,19 @@ func (f findings) of(severity string) []string {
 	return out
 }
 
-// answers makes the forge answer these paths, by their ends, in these words.
+// answers makes the forge answer these paths, by their ends, in these words; of several ends the longest counts.
 func (y *yard) answers(by map[string]string) {
+	ends := slices.SortedFunc(maps.Keys(by), func(a, b string) int { return len(b) - len(a) })
 	y.forge.SetFault(func(r *http.Request) *sandbox.Fault {
-		for end, body := range by {
-			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, end) {
-				if status, err := strconv.Atoi(body); err == nil {
-					return &sandbox.Fault{Status: status, Body: fmt.Sprintf(`{"message":"Status %d"}`, status)}
-				}
-				return &sandbox.Fault{Status: http.StatusOK, Body: body}
-			}
+		i := slices.IndexFunc(ends, func(end string) bool { return strings.HasSuffix(r.URL.Path, end) })
+		if r.Method != http.MethodGet || i < 0 {
+			return nil
 		}
-		return nil
+		body := by[ends[i]]
+		if status, err := strconv.Atoi(body); err == nil {
+			return &sandbox.Fault{Status: status, Body: fmt.Sprintf(`{"message":"Status %d"}`, status)}
+		}
+		return &sandbox.Fault{Status: http.StatusOK, Body: body}
 	})
 }
 
