@@ -82,6 +82,11 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 			return nil, fmt.Errorf("http trigger: %w", err)
 		}
 	}
+	if cfg.runsJobs() {
+		if w.runners, err = serveRunners(ctx, cfg, engine, st, log, metrics); err != nil {
+			return nil, fmt.Errorf("runners: %w", err)
+		}
+	}
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "commit", status.New(w.checks, w.dryRun), actor.KindOptions{MailFormat: status.Format})
 	actor.Register(engine, "repo", prmanager.NewRuns(st.Record), actor.KindOptions{MailFormat: prmanager.Format})
@@ -99,6 +104,9 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	}
 	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges}}
 	a.handler = routes(edge, a.admin, cfg.AdminToken, st, &a.draining, metrics)
+	if w.runners != nil {
+		a.handler = withRunners(a.handler, w.runners)
+	}
 	return a, nil
 }
 

@@ -389,7 +389,7 @@ func (x *examination) rights(ctx context.Context, r forge.Repo, where string, ga
 			need["actions"] = "write"
 		case RepositoryDispatch:
 			need["contents"] = "write"
-		case HTTP, GitLabPipeline:
+		case HTTP, GitLabPipeline, Runner:
 		}
 	}
 	if teams {

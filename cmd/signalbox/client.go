@@ -25,6 +25,7 @@ type operator interface {
 	repair(ctx context.Context, r repair) error
 	reconcile(ctx context.Context, r reconciliation) ([]ordered, error)
 	redeliver(ctx context.Context) ([]ordered, error)
+	runnerOperator
 }
 
 // client speaks to a running server, over TCP with the admin token or over the socket beside the embedded file.

@@ -34,6 +34,7 @@ const (
 	RepositoryDispatch TriggerKind = "repository_dispatch"
 	HTTP               TriggerKind = "http"
 	GitLabPipeline     TriggerKind = "gitlab_pipeline"
+	Runner             TriggerKind = "runner"
 )
 
 // Trigger is one entry of SIGNALBOX_TRIGGER.
@@ -55,7 +56,7 @@ func (t Trigger) Name() string {
 			return u.Host
 		}
 		return string(t.Kind)
-	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
 		return string(t.Kind)
 	}
 	return string(t.Kind)
@@ -68,16 +69,16 @@ func (t Trigger) String() string {
 		return string(t.Kind) + ":" + t.File + "@" + t.Ref
 	case HTTP:
 		return string(t.Kind) + ":" + t.URL
-	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
 	}
 	return string(t.Kind)
 }
 
 func parseTrigger(v string) (Trigger, error) {
-	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline or http:URL"
+	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner or http:URL"
 	kind, rest, _ := strings.Cut(v, ":")
 	switch TriggerKind(kind) {
-	case ActionsApproval, RepositoryDispatch, GitLabPipeline:
+	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
 		if v != kind {
 			return Trigger{}, fmt.Errorf("%s takes nothing behind it, but found %s", kind, quote(v))
 		}
@@ -98,7 +99,7 @@ func parseTrigger(v string) (Trigger, error) {
 		return Trigger{Kind: HTTP, URL: rest}, nil
 	}
 	return Trigger{}, fmt.Errorf("%s is no trigger%s; %s", quote(v),
-		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(HTTP)})), want)
+		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(Runner), string(HTTP)})), want)
 }
 
 // notInRef is what git refuses in the name of a ref.

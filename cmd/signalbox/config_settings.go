@@ -29,7 +29,7 @@ type Settings struct {
 	Trust          string `name:"trust" placeholder:"RULES" help:"Who may approve: permission:write (default), permission:maintain, team:ORG/SLUG, user:LOGIN, app:SLUG."`
 	Auto           string `name:"auto" placeholder:"RULES" help:"Whose pull requests run without asking; default as --trust; none = everybody waits."`
 	Hold           string `name:"hold" placeholder:"TIME" help:"How long after an untrusted push a label is too early: 2m (default), 0s, strict."`
-	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, http:URL."`
+	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner, http:URL."`
 	HTTPPrivate    *bool  `name:"http-trigger-private" negatable:"" help:"Let http triggers speak to loopback and private addresses."`
 	DryRun         *bool  `name:"dry-run" negatable:"" help:"Look and decide, but write nothing at the forge."`
 	Adopt          *bool  `name:"adopt" negatable:"" help:"Give older pull requests a gate check at once; default on."`

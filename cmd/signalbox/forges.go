@@ -12,6 +12,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge/gitlab"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	sweeps "github.com/signalbox-ci/signalbox/repair"
+	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/status"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
@@ -41,6 +42,7 @@ type connected struct {
 	hook  forgeHook
 	// starter is the adapter of a trigger that belongs to this kind of forge.
 	starter func(Trigger) (prmanager.Trigger, error)
+	source  runner.Source // what runners check out; nil where that is not known yet
 }
 
 var (
@@ -61,7 +63,7 @@ func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected
 		if err != nil {
 			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
 		}
-		return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }}, nil
+		return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, nil}, nil
 	}
 	c, err := github.New(github.Options{
 		Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
@@ -83,7 +85,7 @@ func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected
 		default:
 			return c.Approval(), nil
 		}
-	}}, nil
+	}, c}, nil
 }
 
 func revealed(secrets []Secret) []string {
@@ -103,7 +105,7 @@ const (
 // forgeKind is the kind of forge that a trigger belongs to; empty = any.
 func (t Trigger) forgeKind() string {
 	switch t.Kind {
-	case ActionsApproval, Workflow, RepositoryDispatch:
+	case ActionsApproval, Workflow, RepositoryDispatch, Runner:
 		return kindGitHub
 	case GitLabPipeline:
 		return kindGitLab

@@ -137,6 +137,7 @@ func adminAPI(a admin) http.Handler {
 		jobs, err := a.jobs(r.Context())
 		finish(w, jobs, err)
 	})
+	runnerAPI(mux, a)
 	return mux
 }
 

@@ -48,6 +48,7 @@ type cli struct {
 	Reconcile reconcileCmd `cmd:"" help:"Compare with the forge: one pull request, a repository, or all."`
 	Redeliver redeliverCmd `cmd:"" help:"Ask the forge for the deliveries that never arrived."`
 	Jobs      jobsCmd      `cmd:"" help:"List, retry or discard dead letters and stuck work."`
+	Runner    runnerCmd    `cmd:"" help:"Registration of CI runners."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 

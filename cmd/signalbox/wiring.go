@@ -13,16 +13,18 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
 )
 
 // wiring hands the configured forges and policies to the behaviours.
 type wiring struct {
-	cfg    Config
-	forges map[string]connected
-	http   *httptrigger.Client // nil where there is no secret to sign with
-	engine *actor.Engine
+	cfg     Config
+	forges  map[string]connected
+	http    *httptrigger.Client // nil where there is no secret to sign with
+	engine  *actor.Engine
+	runners *runner.Service // nil where no trigger needs it
 	// base is the process's context: who we are is asked once, outside of any turn.
 	base context.Context //nolint:containedctx // lives as long as the process, as its owner does
 }
@@ -84,6 +86,11 @@ func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 			return nil, errors.New("no secret is configured to sign its requests with")
 		}
 		return w.http.Trigger(t.URL)
+	case Runner:
+		if w.runners == nil || c.source == nil {
+			return nil, errors.New("runners cannot check out from this forge yet")
+		}
+		return runner.NewTrigger(w.runners, c.source), nil
 	}
 	return nil, fmt.Errorf("%s is no trigger", t.Kind)
 }
@@ -109,7 +116,7 @@ func source(t Trigger) prmanager.Source {
 		return prmanager.Source{Event: "workflow_dispatch", Path: ".github/workflows/" + t.File}
 	case RepositoryDispatch:
 		return prmanager.Source{Event: "repository_dispatch"} // whichever workflow listens
-	case ActionsApproval, HTTP, GitLabPipeline:
+	case ActionsApproval, HTTP, GitLabPipeline, Runner:
 	}
 	return prmanager.Source{}
 }
