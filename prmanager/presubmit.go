@@ -223,6 +223,7 @@ func concluded(s forge.CheckState) forge.CheckState {
 	switch s {
 	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckCancelled:
 		return s
+	case forge.CheckFailure, forge.CheckActionRequired:
 	}
 	return forge.CheckFailure
 }

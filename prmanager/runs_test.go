@@ -42,11 +42,11 @@ func (l *ledger) hear(mail ...any) []string {
 	for _, m := range mail {
 		l.seq++
 		kind := status.KindWorkflowRun
-		switch m.(type) {
+		switch m := m.(type) {
 		case RunOf:
 			kind = KindRun
 		case string:
-			kind = m.(string)
+			kind = m
 		}
 		in.Mail = append(in.Mail, state.Mail{Seq: l.seq, Kind: kind, Format: Format, Body: encoded(m)})
 	}
