@@ -251,20 +251,11 @@ func (r *replay) stored(ctx context.Context, subject, id string) (body []byte, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	switch s := store.(type) {
-	case interface {
-		Raw(ctx context.Context, id string) ([]byte, error)
-	}:
-		body, err = s.Raw(ctx, id)
-	case interface {
-		Raw(ctx context.Context, subject state.Subject, id string) ([]byte, error)
-	}:
-		at, e := state.ParseSubject(subject)
-		if e != nil {
-			return nil, usageError{fmt.Errorf("%s: in this store a delivery is found by its subject: write SUBJECT@ID, both as the log shows them", id)}
-		}
-		body, err = s.Raw(ctx, at, id)
+	at, err := state.ParseSubject(subject)
+	if err != nil && (subject != "" || r.cfg.Store.Scheme != "file") { // the file finds a body by its id alone
+		return nil, usageError{fmt.Errorf("%s: in this store a delivery is found by its subject: write SUBJECT@ID, both as the log shows them", id)}
 	}
+	body, err = store.Raw(ctx, at, id)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, fmt.Errorf("%s: no such delivery is stored, or no more: bodies are kept for seven days", id)
 	}

@@ -19,6 +19,8 @@ type reader interface {
 	List(ctx context.Context, index, prefix string, limit int) ([]state.Entry, error)
 	// Journal answers the newest lines of a subject's story, oldest first.
 	Journal(ctx context.Context, s state.Subject, limit int) ([][]byte, error)
+	// Raw answers the body of a delivery as it arrived, kept for state.RawLife; state.ErrNotFound afterwards.
+	Raw(ctx context.Context, s state.Subject, id string) ([]byte, error)
 	Close() error
 }
 

@@ -113,7 +113,7 @@ func TestKilledWhileAccepting(t *testing.T) {
 			if stored[id] != 1 {
 				t.Errorf("round %d: acknowledged delivery %s is there %d times", round, id, stored[id])
 			}
-			if _, err := s.Raw(t.Context(), id); err != nil {
+			if _, err := s.Raw(t.Context(), state.Subject{}, id); err != nil {
 				t.Errorf("round %d: %v", round, err)
 			}
 		}

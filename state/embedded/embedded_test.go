@@ -158,7 +158,7 @@ func TestEverythingIsThereAfterReopening(t *testing.T) {
 	if a := accept(t, two, d); !a.Duplicate {
 		t.Errorf("the delivery again: %+v", a)
 	}
-	raw, err := two.Raw(t.Context(), d.ID)
+	raw, err := two.Raw(t.Context(), d.Subject, d.ID)
 	if err != nil || string(raw) != "raw" {
 		t.Errorf("raw body: %q, %v", raw, err)
 	}
@@ -538,7 +538,7 @@ func TestRawQuotaDropsTheOldest(t *testing.T) {
 			}
 		}
 		for i := range 30 {
-			got, err := s.Raw(t.Context(), fmt.Sprintf("t:test:%d.%d", round, i))
+			got, err := s.Raw(t.Context(), state.Subject{}, fmt.Sprintf("t:test:%d.%d", round, i))
 			if kept := err == nil && bytes.Equal(got, body(i)); kept != (i >= 21) || err != nil && !errors.Is(err, state.ErrNotFound) {
 				t.Errorf("body %d of 30: kept %v, %v", i, kept, err)
 			}

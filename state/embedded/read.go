@@ -227,7 +227,7 @@ func (r *Reader) Record(ctx context.Context, subject state.Subject, key string) 
 }
 
 // Raw reads the raw body that was kept under a delivery's id; state.ErrNotFound if there is none, or no more.
-func (r *Reader) Raw(ctx context.Context, id string) ([]byte, error) {
+func (r *Reader) Raw(ctx context.Context, _ state.Subject, id string) ([]byte, error) {
 	body, err := r.value(ctx, "SELECT body FROM raw WHERE id = ? AND at > ?", id, millis(r.clock())-state.RawLife.Milliseconds())
 	if err == nil {
 		body, err = s2.Decode(nil, body)

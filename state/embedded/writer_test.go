@@ -79,7 +79,7 @@ func TestOneOfAGroupFails(t *testing.T) {
 		if runs["second"] != 2 {
 			t.Errorf("the operations did not share a transaction: %v", runs)
 		}
-		if _, err := s.Raw(t.Context(), "bad"); !errors.Is(err, state.ErrNotFound) {
+		if _, err := s.Raw(t.Context(), state.Subject{}, "bad"); !errors.Is(err, state.ErrNotFound) {
 			t.Errorf("raw body of the failed one: %v", err)
 		}
 		var said, stored int64

@@ -3,7 +3,6 @@ package redis_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +28,7 @@ func conformance(t *testing.T, url string) {
 			t.Fatal(err)
 		}
 		return statetest.Harness{
-			Store: &byID{Store: s},
+			Store: s,
 			Lock: func(tb testing.TB, s state.Subject, token string, ttl time.Duration) {
 				if err := c.Set(tb.Context(), s.LockKey(), token, ttl).Err(); err != nil {
 					tb.Error(err)
@@ -66,27 +65,4 @@ func eachMaster(ctx context.Context, c goredis.UniversalClient, f func(context.C
 		return cc.ForEachMaster(ctx, f)
 	}
 	return f(ctx, c.(*goredis.Client))
-}
-
-// byID finds raw bodies by their id alone, as the suite asks for them, by remembering whose they are.
-type byID struct {
-	*redis.Store
-	mu sync.Mutex
-	of map[string]state.Subject
-}
-
-func (b *byID) Accept(ctx context.Context, d state.Delivery) (state.Accepted, error) {
-	b.mu.Lock()
-	if b.of == nil {
-		b.of = map[string]state.Subject{}
-	}
-	b.of[d.ID] = d.Subject
-	b.mu.Unlock()
-	return b.Store.Accept(ctx, d)
-}
-
-func (b *byID) Raw(ctx context.Context, id string) ([]byte, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Store.Raw(ctx, b.of[id], id)
 }

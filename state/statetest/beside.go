@@ -256,13 +256,13 @@ var besideCases = []testCase{
 			d := letter(s, fmt.Sprint(i))
 			d.Raw = raw
 			b.accept(d)
-			if got, err := b.Store.Raw(b.Context(), d.ID); err != nil || !bytes.Equal(got, raw) {
+			if got, err := b.Store.Raw(b.Context(), d.Subject, d.ID); err != nil || !bytes.Equal(got, raw) {
 				b.Errorf("raw body of %d bytes: %d bytes, %v", len(raw), len(got), err)
 			}
 		}
 		b.accept(letter(s, "none"))
 		for _, id := range []string{"t:test:none", "t:test:never"} {
-			if got, err := b.Store.Raw(b.Context(), id); !errors.Is(err, state.ErrNotFound) {
+			if got, err := b.Store.Raw(b.Context(), subject(1), id); !errors.Is(err, state.ErrNotFound) {
 				b.Errorf("%s: %q, %v", id, got, err)
 			}
 		}
@@ -274,12 +274,12 @@ var besideCases = []testCase{
 		b.accept(d)
 		b.begin(s, "A")
 		b.save(state.Commit{Subject: s, Holder: "A", Doc: []byte("d"), Through: 1, Forget: []string{d.ID}, Release: true})
-		if got, err := b.Store.Raw(b.Context(), d.ID); err != nil || string(got) != "first" {
+		if got, err := b.Store.Raw(b.Context(), d.Subject, d.ID); err != nil || string(got) != "first" {
 			b.Errorf("after forgetting: %q, %v", got, err)
 		}
 		d.Raw = []byte("second")
 		b.accept(d)
-		if got, err := b.Store.Raw(b.Context(), d.ID); err != nil || string(got) != "second" {
+		if got, err := b.Store.Raw(b.Context(), d.Subject, d.ID); err != nil || string(got) != "second" {
 			b.Errorf("after it came again: %q, %v", got, err)
 		}
 	}},
@@ -393,11 +393,11 @@ var laterCases = []testCase{
 		d.Raw = []byte("raw")
 		b.accept(d)
 		b.Advance(state.RawLife - time.Hour)
-		if _, err := b.Store.Raw(b.Context(), d.ID); err != nil {
+		if _, err := b.Store.Raw(b.Context(), d.Subject, d.ID); err != nil {
 			b.Fatalf("within its life: %v", err)
 		}
 		b.Advance(2 * time.Hour)
-		if _, err := b.Store.Raw(b.Context(), d.ID); !errors.Is(err, state.ErrNotFound) {
+		if _, err := b.Store.Raw(b.Context(), d.Subject, d.ID); !errors.Is(err, state.ErrNotFound) {
 			b.Fatalf("after its life: %v", err)
 		}
 	}},

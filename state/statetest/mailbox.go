@@ -69,7 +69,7 @@ var acceptCases = []testCase{
 		if n := b.load(s); len(n.Mail) != 0 || n.Flagged || !n.Wake.IsZero() {
 			b.Fatalf("a duplicate changed something: %+v", n)
 		}
-		if _, err := b.Store.Raw(b.Context(), again.ID); !errors.Is(err, state.ErrNotFound) {
+		if _, err := b.Store.Raw(b.Context(), again.Subject, again.ID); !errors.Is(err, state.ErrNotFound) {
 			b.Fatalf("a duplicate's raw body was kept: %v", err)
 		}
 	}},
@@ -161,7 +161,7 @@ var acceptCases = []testCase{
 				b.Fatalf("accept beyond the depth: %+v, %v", a, err)
 			}
 		}
-		if _, err := b.Store.Raw(b.Context(), d.ID); !errors.Is(err, state.ErrNotFound) {
+		if _, err := b.Store.Raw(b.Context(), d.Subject, d.ID); !errors.Is(err, state.ErrNotFound) {
 			b.Fatalf("the refused raw body: %v", err)
 		}
 		if a := b.accept(letter(s, "a1")); !a.Duplicate {

@@ -25,7 +25,7 @@ type Store interface {
 	List(ctx context.Context, index, prefix string, limit int) ([]state.Entry, error)
 	Identity(ctx context.Context) (string, error)
 	// Raw answers a raw body kept under a delivery's ID; state.ErrNotFound if there is none (any more).
-	Raw(ctx context.Context, id string) ([]byte, error)
+	Raw(ctx context.Context, s state.Subject, id string) ([]byte, error)
 	// Journal answers the newest limit lines of a subject's story, the oldest of them first.
 	Journal(ctx context.Context, s state.Subject, limit int) ([][]byte, error)
 }
