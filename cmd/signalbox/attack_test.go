@@ -513,10 +513,15 @@ func TestAttack_T36_OnAPersonsToken(t *testing.T) {
 	w.settle(pr)
 	w.gate(pr, pr.Head(), "pending")
 	w.triggered(pr, pr.Head(), 0)
-	own := w.opens(w.maya) // runs by trust; the label we then set as her must stay a picture
-	w.settle(own)
-	w.open(own)
+	own := w.opens(w.maya) // runs by trust; the label that we then set as her must stay a picture
+	late := w.holds(false, func(r *http.Request, _ []byte) bool {
+		return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/labels")
+	})
+	w.deliver()
+	w.held(late)
 	w.pushes(w.mallory, own)
+	w.act()
+	late.release() // our label arrives after the push, in her name
 	w.settle(own)
 	w.gate(own, own.Head(), "pending")
 	w.triggered(own, own.Head(), 0)
