@@ -142,6 +142,9 @@ func TestLabelHistoryReadsTheNewest(t *testing.T) {
 		if !slices.IsSortedFunc(got, func(a, b forge.LabelEntry) int { return int(a.ID - b.ID) }) {
 			t.Errorf("%d events: not oldest first", n)
 		}
+		if newest := got[max(0, len(got)-fewEvents):]; len(newest) > 0 && newest[len(newest)-1].ID-newest[0].ID != int64(len(newest)-1) {
+			t.Errorf("%d events: some of the newest are missing", n)
+		}
 		if n > 0 {
 			last := got[len(got)-1]
 			if last.Added != (n%2 == 1) || last.Label != "CICD" || last.Actor.ID != map[bool]int64{true: w.maya.ID, false: w.guest.ID}[n%2 == 1] {
@@ -357,6 +360,38 @@ func TestPipelineT33(t *testing.T) {
 	}
 }
 
+// A server that knows none of the filters and whose cancel does nothing.
+func TestPipelineOnACarelessServer(t *testing.T) {
+	sha := strings.Repeat("a", 40)
+	pipeline := func(id int, sha, ref string, project int) string {
+		return fmt.Sprintf(`{"id":%d,"sha":%q,"ref":%q,"project_id":%d,"status":"running","created_at":"2026-08-03T12:00:00Z"}`, id, sha, ref, project)
+	}
+	var cancelled atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/v4/user", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `{"id":1,"username":"bot"}`) })
+	mux.HandleFunc("GET /api/v4/projects/7/pipelines", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, "[%s,%s,%s,%s]", pipeline(4, sha, "refs/merge-requests/9/head", 7), pipeline(3, sha, "refs/merge-requests/1/head", 8),
+			pipeline(2, strings.Repeat("b", 40), "refs/merge-requests/1/head", 7), pipeline(1, sha, "refs/merge-requests/1/head", 7))
+	})
+	mux.HandleFunc("POST /api/v4/projects/7/pipelines/{id}/cancel", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") == "1" {
+			cancelled.Add(1)
+		}
+		_, _ = fmt.Fprint(w, pipeline(1, sha, "x", 7))
+	})
+	mux.HandleFunc("GET /api/v4/projects/7/pipelines/1", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, pipeline(1, sha, "x", 7)) })
+	api := httptest.NewServer(mux)
+	defer api.Close()
+	p := client(t, api.URL, "glpat-x").Pipeline()
+	run := forge.Run{Key: "sb1-x", Ref: forge.Ref{Repo: forge.Repo{ID: 7}, Number: 1}, SHA: sha, HeadRepoID: 8}
+	if got, found, err := p.Find(t.Context(), run); err != nil || !found || got.ID != "1" {
+		t.Errorf("find: %+v %v %v", got, found, err)
+	}
+	if err := p.Cancel(t.Context(), run, forge.Receipt{}); err == nil || classOf(t, err) != forge.Retriable || cancelled.Load() != 1 {
+		t.Errorf("a pipeline that goes on counts as cancelled: %v, %d cancels", err, cancelled.Load())
+	}
+}
+
 func TestPipelineOfTheSameProjectIsFound(t *testing.T) {
 	w := newWorld(t)
 	m := w.repo.Open(w.maya, w.repo)
@@ -391,6 +426,10 @@ func TestBudget(t *testing.T) {
 		}},
 		{"bot", 0, func() error {
 			_, err := w.c.Trusted(ctx, w.at(), actorOf(w.bot), forge.Rule{Kind: "permission", Value: "write"})
+			return err
+		}},
+		{"nobody", 0, func() error {
+			_, err := w.c.Trusted(ctx, w.at(), forge.Actor{Login: "maya"}, forge.Rule{Kind: "permission", Value: "write"})
 			return err
 		}},
 		{"label", 1, func() error { return w.c.SetLabel(ctx, w.ref(same), "CICD", true) }},
@@ -455,6 +494,7 @@ func TestClassify(t *testing.T) {
 		{500, `{"message":"Failed to obtain a lock"}`, nil, forge.Contention, 0},
 		{502, `<html>`, nil, forge.Retriable, 0},
 		{302, ``, map[string]string{"Location": "https://elsewhere.example/"}, forge.Permanent, 0},
+		{302, ``, map[string]string{"Location": "/api/v4/user"}, forge.Permanent, 0},
 		{200, `{`, nil, forge.Retriable, 0},
 		{200, `{}`, nil, forge.Retriable, 0},
 	} {
