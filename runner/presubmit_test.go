@@ -141,26 +141,26 @@ func TestPayload(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := []byte("k")
-	make := func(id int64) []byte {
+	frozen := func(id int64) []byte {
 		b, err := freeze(key, Task{ID: id, Job: 3, Attempt: 1}, definition{Run: run("r"), Clone: "https://x/o/r.git", Job: jobs[0]})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	j := oneJob(t, make(1), jobs[0])
+	j := oneJob(t, frozen(1), jobs[0])
 	last := j.Steps[len(j.Steps)-1]
 	if last.ID != "verdict" || last.Env["SIGNALBOX_VERDICT"] != nonce(key, 1) || j.Outputs["verdict"] == "" || j.Env["MATRIX_GO"] != "1.25" {
 		t.Errorf("%+v", j)
 	}
-	if n := strings.Count(string(make(1)), nonce(key, 1)); n != 1 {
+	if n := strings.Count(string(frozen(1)), nonce(key, 1)); n != 1 {
 		t.Errorf("the verdict's word stands %d times in the payload", n)
 	}
-	if string(make(1)) != string(make(1)) || nonce(key, 1) == nonce(key, 2) || nonce(key, 1) == nonce([]byte("l"), 1) {
+	if again := frozen(1); string(again) != string(frozen(1)) || nonce(key, 1) == nonce(key, 2) || nonce(key, 1) == nonce([]byte("l"), 1) {
 		t.Error("the same must be the same, another another")
 	}
 	var task runnerv1.Task
-	if err := proto.Unmarshal(make(1), &task); err != nil {
+	if err := proto.Unmarshal(frozen(1), &task); err != nil {
 		t.Fatal(err)
 	}
 	if len(task.GetSecrets()) == 0 {

@@ -42,6 +42,9 @@ import (
 // patience bounds every wait; it is only reached when something is broken.
 const patience = 60 * time.Second
 
+// network is one connection pool for all runners.
+var network = &http.Client{Timeout: patience}
+
 // ear is a pull request as far as this package knows it: it writes down what it is told.
 type ear struct{}
 
@@ -161,19 +164,19 @@ func register(t testing.TB, s *server, labels ...string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url).
+	r, err := runnerv1connect.NewRunnerServiceClient(network, s.url).
 		Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Name: "fake", Token: token, Labels: labels, Version: "v0"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &peer{t: t, uuid: r.Msg.GetRunner().GetUuid(), token: r.Msg.GetRunner().GetToken()}
-	p.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, p.with(""))
+	p.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(network, s.url, p.with(""))
 	return p
 }
 
 // keyed is FetchTask with a request key.
 func (p *peer) keyed(s *server, key string) (*runnerv1.FetchTaskResponse, error) {
-	r, err := runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, p.with(key)).
+	r, err := runnerv1connect.NewRunnerServiceClient(network, s.url, p.with(key)).
 		FetchTask(p.t.Context(), connect.NewRequest(&runnerv1.FetchTaskRequest{}))
 	if err != nil {
 		return nil, err
@@ -377,9 +380,9 @@ func TestBadInput(t *testing.T) {
 	p := register(t, s, "linux")
 	other := register(t, s, "linux")
 	stranger := &peer{t: t, uuid: uuid.NewString(), token: "x"}
-	stranger.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, stranger.with(""))
+	stranger.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(network, s.url, stranger.with(""))
 	thief := &peer{t: t, uuid: p.uuid, token: other.token}
-	thief.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(http.DefaultClient, s.url, thief.with(""))
+	thief.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(network, s.url, thief.with(""))
 	if err := s.want(t.Context(), order("r")); err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +433,7 @@ func TestBadInput(t *testing.T) {
 	if p, err := s.see(t.Context()); err != nil || len(p.Tasks) != 0 {
 		t.Errorf("tasks %v, %v", p.Tasks, err)
 	}
-	res, err := http.Post(s.url+"/runner.v1.RunnerService/FetchSingleTask", "application/json", strings.NewReader("{}"))
+	res, err := network.Post(s.url+"/runner.v1.RunnerService/FetchSingleTask", "application/json", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,7 +441,7 @@ func TestBadInput(t *testing.T) {
 	if body, _ := io.ReadAll(res.Body); !strings.Contains(string(body), `"unimplemented"`) {
 		t.Errorf("unknown call: %d %s", res.StatusCode, body)
 	}
-	pong, err := pingv1connect.NewPingServiceClient(http.DefaultClient, s.url).Ping(t.Context(), connect.NewRequest(&pingv1.PingRequest{Data: "x"}))
+	pong, err := pingv1connect.NewPingServiceClient(network, s.url).Ping(t.Context(), connect.NewRequest(&pingv1.PingRequest{Data: "x"}))
 	if err != nil || pong.Msg.GetData() != "Hello, x!" {
 		t.Errorf("ping: %v, %v", pong, err)
 	}
@@ -498,7 +501,7 @@ func (c cut) Do(r *http.Request) (*http.Response, error) {
 	u := *r.URL
 	u.Host = strings.TrimPrefix(strings.TrimSuffix(to, "/api/actions"), "http://")
 	r.URL = &u
-	res, err := http.DefaultClient.Do(r)
+	res, err := network.Do(r)
 	if err == nil && after {
 		_, _ = io.Copy(io.Discard, res.Body)
 		_ = res.Body.Close()
