@@ -535,8 +535,13 @@ func TestAttack_T37_UpdateBranchOverAnOutsidersPush(t *testing.T) {
 	w.settle(pr)
 	w.open(pr) // of the approved commit: carried over
 	w.pushes(w.mallory, pr)
+	late := w.delivery(pr, "synchronize") // nobody tells of it before the button is pressed
+	w.must(w.servers[0].sender.Drop(late.GUID))
 	w.act()
 	pr.UpdateBranch(w.maya)
+	w.settle(pr)
+	w.shut(pr)
+	w.send(late.GUID)
 	w.settle(pr)
 	w.shut(pr)
 	w.triggered(pr, pr.Head(), 0)
