@@ -59,7 +59,7 @@ func (w *world) meddle(match func(*http.Request) bool, act func()) {
 	})
 }
 
-// Fails without HeadChanged ending the grant, and without judging labels by their history.
+// Fails if a label that was set before the head came may grant.
 func TestAttack_T01_LateLabel(t *testing.T) {
 	w, pr := attack(t)
 	w.labels(w.maya, pr)
@@ -124,7 +124,7 @@ func TestAttack_T04_ThereAndBack(t *testing.T) {
 	w.triggered(pr, first, 2) // the first run was cancelled: a new one under a new key
 }
 
-// Fails if a grant survives the closing.
+// Fails if a grant survives the closing, and its label is not asked whether it came after the reopening: either suffices.
 func TestAttack_T05_CloseReopen(t *testing.T) {
 	w, pr := approved(t)
 	w.act()
@@ -192,7 +192,7 @@ func TestAttack_T10_LabelAtCreation(t *testing.T) {
 	w.triggered(pr, pr.Head(), 0)
 }
 
-// Fails if a prefix of a commit approves, or any commit but the live one.
+// Fails if anything approves but the live commit, named in full.
 func TestAttack_T11_ShortAndOldCommits(t *testing.T) {
 	w, pr := attack(t)
 	old := pr.Head()
