@@ -59,7 +59,7 @@ func (w *world) meddle(match func(*http.Request) bool, act func()) {
 	})
 }
 
-// Fails if a label that was set before the head came may grant.
+// Fails if the time of a label is compared neither with the arrival of the head nor with the pushes: either suffices.
 func TestAttack_T01_LateLabel(t *testing.T) {
 	w, pr := attack(t)
 	w.labels(w.maya, pr)
