@@ -117,6 +117,35 @@ func TestKillAtEveryBoundaryLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
+// The worst moments of all: the run has been started, and the process dies before it has saved so, or just after.
+func TestKillAfterATriggerFindsItsRun(t *testing.T) {
+	t.Parallel()
+	for _, point := range []actor.Point{actor.AtDone, actor.AtDecided, actor.AtCommitted} {
+		t.Run(string(point), func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, redisStore(t).URL())
+			first := w.serve(1)[0]
+			pr := w.opens(w.mallory)
+			w.settle(pr)
+			started := w.holds(true, dispatches)
+			w.labels(w.maya, pr)
+			w.deliver()
+			w.held(started)
+			w.arm(w.subject(pr), point, 1, syscall.SIGKILL)
+			started.release()
+			if code := first.wait(); code != -1 {
+				t.Fatalf("the process ended with %d, want it killed", code)
+			}
+			w.serve(1)
+			w.settle(pr)
+			w.open(pr)
+			if n := len(w.forge.Triggers()); n != 1 {
+				t.Errorf("%d run keys, want 1", n)
+			}
+		})
+	}
+}
+
 // kill -9 of the one process on the embedded store while deliveries pour in: whatever was answered 202 is there.
 func TestKillUnderLoadKeepsWhatTheEmbeddedStoreAcknowledged(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -254,6 +255,35 @@ func TestStopUnderLoadHandsEverythingOver(t *testing.T) {
 			t.Errorf("#%d was not handed over but taken over:\n%s", l.pr.Number, w.told(l.pr))
 		}
 	}
+}
+
+// What is on its way when the process is told to stop is stored and answered before it ends.
+func TestDeliveryUnderWayAtAStopIsStored(t *testing.T) {
+	t.Parallel()
+	w := begin(t, fileStore(t))
+	s := w.serve(1)[0]
+	pr := w.opens(w.mallory)
+	d := w.delivery(pr, "opened")
+	half := len(d.Body) / 2
+	c := s.raw(fmt.Sprintf("POST /webhooks/github HTTP/1.1\r\nHost: signalbox\r\nContent-Type: application/json\r\nX-GitHub-Event: pull_request\r\n"+
+		"X-GitHub-Delivery: %s\r\nX-Hub-Signature-256: %s\r\nContent-Length: %d\r\n\r\n%s", d.GUID, sandbox.Sign(hookSecret, d.Body), len(d.Body), d.Body[:half]))
+	// The process has taken the connection: it answers one that came later.
+	s.ready()
+	s.signal(syscall.SIGTERM)
+	w.until("it is stopping", func() bool { return strings.Contains(s.said(), `"stopping"`) })
+	_, err := c.Write(d.Body[half:])
+	w.must(err)
+	if got := answerOn(w, c); got != http.StatusAccepted {
+		t.Errorf("answered %d, want 202", got)
+	}
+	if code := s.wait(); code != exitOK {
+		t.Errorf("ended with %d:\n%s", code, s.said())
+	}
+	if a := w.serve(1)[0].post(d); a.Duplicate == nil || !*a.Duplicate {
+		t.Errorf("sent again it is answered %+v, want a duplicate", a)
+	}
+	w.settle(pr)
+	w.shut(pr)
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -181,8 +181,7 @@ func TestEffectDoesNotBeginUnderALeaseThatHasEnded(t *testing.T) {
 	t.Parallel()
 	w := begin(t, redisStore(t).URL())
 	w.serve(1)
-	var pr *sandbox.PR
-	pr = w.opens(w.mallory)
+	pr := w.opens(w.mallory)
 	w.stale(w.commit(pr.Head()), actor.AtCommitted, func() {}, func() {}, func(*server) {
 		w.settle(pr)
 		w.labels(w.maya, pr)
