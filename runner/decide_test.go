@@ -230,6 +230,15 @@ func TestStories(t *testing.T) {
 			b.expect("again", b.fetch("A", k1), fetched{Spent: true})
 			b.expect("another key", b.fetch("A", k2), fetched{Task: 2})
 		},
+		"a key that was looked for before it was used is looked for again": func(b *bench) {
+			b.want("r", spec("one", false), spec("two", false))
+			before := looked{job: 2, served: b.p.Runners["A"].Tasks}
+			b.fetch("A", k1)
+			b.says("A", 1, Success, VerdictGood)
+			var got fetched
+			b.do(func(x *turn) { got, _ = x.fetch("A", k1, before, nil) })
+			b.expect("again", got, fetched{Need: 2})
+		},
 		"retry after expiry is spent": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
