@@ -75,6 +75,10 @@ func TestModel(t *testing.T) {
 			"silence": func(*rapid.T) { b.pass(HeartbeatTTL + time.Second) },
 			"end": func(*rapid.T) {
 				r, id := who(), task()
+				if n := len(b.p.Tasks); n > 0 && rapid.Bool().Draw(t, "own") {
+					k := b.p.Tasks[rapid.IntRange(0, n-1).Draw(t, "open")]
+					r, id = k.Runner, k.ID
+				}
 				is := rapid.SampledFrom([]Result{Success, Success, Failure, Cancelled}).Draw(t, "result")
 				v := rapid.SampledFrom([]Verdict{VerdictGood, VerdictGood, "", VerdictBad}).Draw(t, "verdict")
 				if k := b.p.task(id); k != nil && k.Runner == r && is == Success && k.CancelAt.IsZero() && (k.Verdict == VerdictGood || k.Verdict == "" && v == VerdictGood) {
