@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 )
 
@@ -147,19 +148,45 @@ func TestDryRun(t *testing.T) {
 	if told := l.told[pull(7).String()+"/gate"]; len(told) == 0 || !told[0].OK || told[0].State != forge.CheckSuccess {
 		t.Errorf("told back %+v", l.told)
 	}
-	l.gate(7, 3, granted, dry) // in the outbox when the dry run ends
+	l.gate(7, 3, dry) // in the outbox when the dry run ends
 	l.decide()
+	if !slices.ContainsFunc(l.outbox, func(e actor.Entry) bool { return e.Kind == kindCheck }) {
+		t.Fatal("this test shows nothing")
+	}
 	l.dry = false
 	l.gate(7, 4, granted, dry) // in the mailbox
+	l.say(KindPresubmit, Presubmit{Pull: pull(7), Ref: ref(7), SHA: sha, Key: "sb1-a", Name: "presubmit", Seq: 5, State: forge.CheckRunning, Dry: true})
 	l.run()
-	l.want(t, gateName, "", 0)
-	l.gate(7, 5)
+	if l.hub.writes != 0 {
+		t.Fatalf("%d checks were written of what a dry run wished for", l.hub.writes)
+	}
+	// What it believed to be shown is written now that it is wished for in earnest.
+	l.dry = true
+	l.gate(7, 6, granted, dry)
 	l.run()
-	l.want(t, gateName, forge.CheckActionRequired, 1)
+	l.dry = false
+	l.gate(7, 7, granted)
+	l.run()
+	l.want(t, gateName, forge.CheckSuccess, 1)
 	// What was wished for in earnest before a dry run is not written during it.
-	l.gate(7, 6, granted)
+	l.gate(7, 8)
 	l.decide()
 	l.dry = true
 	l.run()
-	l.want(t, gateName, forge.CheckActionRequired, 1)
+	l.want(t, gateName, forge.CheckSuccess, 1)
+}
+
+// A gate whose write was refused has no check: a press on a check without an id is not on it.
+func TestPressed_nothingShown(t *testing.T) {
+	l := newLoop(t)
+	l.hub.fail = func() fail { return refused }
+	l.gate(7, 1)
+	l.run()
+	if l.document().Gates[gateName].ID != "" {
+		t.Fatal("this test shows nothing")
+	}
+	press := CheckRun{Repo: repo, SHA: sha, Name: gateName, ExternalID: "gate:1", Action: ActionRequested, Identifier: PressedApprove, By: forge.Actor{ID: 9}}
+	if got := l.hears(t, KindCheckRun, press); got != nil {
+		t.Errorf("told %q", got)
+	}
 }
