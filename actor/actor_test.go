@@ -666,6 +666,16 @@ func TestAskSwapsAndStoresItsReply(t *testing.T) {
 				t.Errorf("reply %q", r)
 			}
 		}
+		for range 2 { // a reply may be empty
+			if _, err := actor.Ask(t.Context(), x.Engine, subject, "silent", func(d tally, _ time.Time) (actor.Step[tally], error) {
+				d.Seen = append(d.Seen, "silent")
+				return actor.Step[tally]{Next: d}, nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+		_, d = x.see()
+		equal(t, "asked", d.Seen, []string{"once", "silent"})
 		want := errors.New("no such thing")
 		if _, err := actor.Ask(t.Context(), x.Engine, subject, "", func(d tally, _ time.Time) (actor.Step[tally], error) { return actor.Step[tally]{}, want }); !errors.Is(err, want) {
 			t.Errorf("error of the decision: %v", err)

@@ -54,7 +54,8 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 			env.merge(step.Wishes, now, inFlight)
 			put := step.Put
 			if id != "" {
-				put = append(put, state.Record{Key: reply, Value: step.Reply, TTL: replyLife})
+				// Never nil, which would delete it: an empty reply is one too.
+				put = append(put, state.Record{Key: reply, Value: append([]byte{}, step.Reply...), TTL: replyLife})
 			}
 			out, why = step.Reply, step.Why
 			return state.Commit{Put: put, Journal: step.Journal}, nil

@@ -358,7 +358,7 @@ func TestRefusals(t *testing.T) {
 		"trust: each bad rule": {file: file(ok + "gate:\n  trust: [user:ok, x, 'user:a b']\n"),
 			want: []string{`c.yaml:3: gate.trust: "x" is no rule of trust`, `c.yaml:3: gate.trust: "user:a b" is no rule of trust`}},
 		"auto: none and others":      {env: env("SIGNALBOX_AUTO=none,user:ada"), want: []string{"environment: SIGNALBOX_AUTO: none stands among other rules; expected none alone, or rules"}},
-		"trigger: unknown":           {env: env("SIGNALBOX_TRIGGER=workflows:a.yml@b"), want: []string{`environment: SIGNALBOX_TRIGGER: "workflows:a.yml@b" is no trigger; did you mean workflow?; expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline or http:URL`}},
+		"trigger: unknown":           {env: env("SIGNALBOX_TRIGGER=workflows:a.yml@b"), want: []string{`environment: SIGNALBOX_TRIGGER: "workflows:a.yml@b" is no trigger; did you mean workflow?; expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner or http:URL`}},
 		"trigger: no ref":            {env: env("SIGNALBOX_TRIGGER=workflow:a.yml"), want: []string{`"workflow:a.yml" names no branch to run on; expected workflow:FILE@REF`}},
 		"trigger: odd ref":           {env: env("SIGNALBOX_TRIGGER=workflow:a.yml@a..b"), want: []string{`"workflow:a.yml@a..b" names no branch`}},
 		"trigger: path":              {env: env("SIGNALBOX_TRIGGER=workflow:.github/workflows/a.yml@b"), want: []string{"names no workflow file; expected workflow:FILE@REF"}},
