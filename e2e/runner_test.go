@@ -153,7 +153,7 @@ func (h *house) open() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := actor.New(st, lock.NewLocal(15*time.Second), actor.Options{})
+	e := actor.New(st, lock.NewLocal(15*time.Second), actor.Options{Poll: 50 * time.Millisecond})
 	actor.Register(e, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
 	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
 	s, err := runner.New(runner.Options{
