@@ -683,7 +683,7 @@ func (t *turn) trigger() {
 		}}
 		if p.Native {
 			s.Stage, s.Order.Native, s.Order.Rerun = Sent, true, t.rerun
-			if g.Channel != ByTrust && t.now.Sub(later(d.Head.Span.At, d.OpenSpan.At)) > heldGone {
+			if p.Held && g.Channel != ByTrust && t.now.Sub(later(d.Head.Span.At, d.OpenSpan.At)) > heldGone {
 				s.Why = "Actions drops runs that were held back for 30 days: push or reopen"
 			}
 		}

@@ -31,6 +31,7 @@ type Presubmit struct {
 	Name    string // of its check
 	Trigger string // name of the trigger that starts it
 	Native  bool   // the CI reports on the pull request by itself: no check of ours
+	Held    bool   // the CI holds outsiders' runs back by itself, for 30 days at most
 	Source  Source // what deliveries about its runs look like; zero = there are none
 }
 

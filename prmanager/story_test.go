@@ -279,7 +279,7 @@ func (st *story) set(f []string) {
 func presubmit(p string) Presubmit {
 	switch {
 	case strings.HasSuffix(p, "!"):
-		return Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "actions", Native: true}
+		return Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "actions", Native: true, Held: true}
 	case strings.HasSuffix(p, "*"):
 		return Presubmit{Name: strings.TrimSuffix(p, "*"), Trigger: "ci", Source: Source{Event: "workflow_dispatch", Path: ".github/workflows/presubmit.yml"}}
 	}

@@ -101,7 +101,7 @@ func (w wiring) policy(repo forge.Repo) prmanager.Policy {
 	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict, DryRun: w.cfg.DryRun}
 	for _, t := range g.Triggers {
 		p.Presubmits = append(p.Presubmits, prmanager.Presubmit{
-			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.native(), Source: source(t),
+			Name: g.PresubmitName(t), Trigger: t.String(), Native: t.native(), Held: t.Kind == ActionsApproval, Source: source(t),
 		})
 	}
 	return p
