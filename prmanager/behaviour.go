@@ -234,6 +234,8 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 	if o.Receipt.ID == "" && !o.Native {
 		receipt, found, err := trigger.Find(ctx, o.Run)
 		switch wait := later(e.Born, e.Unsure).Add(Settle).Sub(now); {
+		case err != nil && forge.Classify(err).Class == forge.NotFound:
+			return actor.Outcome{Code: actor.Done} // there is no such workflow: nothing was started
 		case err != nil:
 			return outcome(fmt.Errorf("look for run %s to cancel it: %w", o.Run.Key, err))
 		case found:

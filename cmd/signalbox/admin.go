@@ -51,6 +51,8 @@ type ordered struct {
 	Ref     string `json:"ref"`
 	Stored  bool   `json:"stored"`
 	Decided bool   `json:"decided"` // false: stored, and decided when a server runs
+	// Refused: it was decided, and an approval does not stand: it named another commit than the head, say.
+	Refused bool   `json:"refused,omitempty"`
 	Story   string `json:"story,omitempty"`
 }
 
@@ -76,7 +78,12 @@ func (a admin) order(ctx context.Context, o order, wait time.Duration) (ordered,
 	}
 	out := ordered{Ref: o.Ref, Stored: true}
 	if out.Decided = a.decided(ctx, s, got.Seq, wait); out.Decided {
-		out.Story, err = a.sentence(ctx, s)
+		if doc, err = a.document(ctx, s); err != nil {
+			return out, err
+		}
+		g := doc.Standing()
+		out.Story = doc.Waits()
+		out.Refused = !o.Revoke && len(doc.Asked) == 0 && (g == nil || g.SHA != o.SHA)
 	}
 	return out, err
 }

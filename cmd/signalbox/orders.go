@@ -65,6 +65,9 @@ func (c revokeCmd) Run(ctx context.Context, p process) error {
 	return give(ctx, p, c.Settings, order{Ref: c.Ref, Revoke: true, Reason: c.Reason}, c.Output)
 }
 
+// errNotGranted is the end of an approval that does not stand.
+var errNotGranted = errors.New("not approved: the commit is not the head of the open pull request")
+
 // give carries an order out and tells what became of it.
 func give(ctx context.Context, p process, s Settings, o order, output string) (err error) {
 	if o.Reason = strings.TrimSpace(o.Reason); o.Reason == "" {
@@ -85,7 +88,14 @@ func give(ctx context.Context, p process, s Settings, o order, output string) (e
 		return err
 	}
 	if output == "json" {
-		return printJSON(p.out, out)
+		err = printJSON(p.out, out)
+		if out.Refused {
+			err = errors.Join(err, errNotGranted)
+		}
+		return err
+	}
+	if out.Refused {
+		return fmt.Errorf("%s: %w: %s", out.Ref, errNotGranted, out.Story)
 	}
 	if !out.Decided {
 		_, err = fmt.Fprintf(p.out, "%s: stored; it is decided as soon as a server runs on this store\n", out.Ref)
