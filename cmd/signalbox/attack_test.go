@@ -409,6 +409,29 @@ func (w *world) foreignCheck(sha string) *sandbox.CheckRun {
 	return w.repo.Check(sha, gateCheck)
 }
 
+// Fails if anything hangs on check suites, which a commit with "skip-checks: true" does not get.
+func TestAttack_T27_CommitWithoutCheckSuites(t *testing.T) {
+	w, pr := attack(t)
+	body := []byte(`{"action":"completed","check_suite":{"head_sha":"` + pr.Head() + `","conclusion":"success"},"repository":{"id":1,"full_name":"octo/hello"}}`)
+	a := w.servers[0].request(map[string]string{
+		"Content-Type": "application/json", "X-GitHub-Delivery": "c0ffee", "X-GitHub-Event": "check_suite",
+		"X-Hub-Signature-256": sandbox.Sign(hookSecret, body),
+	}, body)
+	if a.status != http.StatusOK {
+		t.Errorf("a check suite is answered %+v, want 200", a)
+	}
+	w.settle(pr)
+	w.shut(pr)
+	w.labels(w.maya, pr)
+	w.settle(pr)
+	w.open(pr)
+	for _, c := range w.forge.Calls(0) {
+		if strings.Contains(c.Path, "check-suites") {
+			t.Errorf("asked for check suites: %s %s", c.Method, c.Path)
+		}
+	}
+}
+
 // Fails if a merge or close leaves a neutral or open check behind on the commit.
 func TestAttack_T28_CloseAndBringBack(t *testing.T) {
 	w, pr := attack(t)
