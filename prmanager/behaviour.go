@@ -9,6 +9,7 @@ import (
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 // Settle is how long after a call that may have left "not found" is not believed.
@@ -126,7 +127,7 @@ func (b *Behaviour) Decide(s state.Subject, d PR, facts Facts, in actor.Inputs, 
 func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
 	at, err := b.forge(s.Instance)
 	if err != nil {
-		return outcome(fmt.Errorf("find the forge of %s: %w", s, err))
+		return status.Outcome(fmt.Errorf("find the forge of %s: %w", s, err))
 	}
 	ctx = forge.WithUrgency(ctx, forge.Urgency(e.Class)) // both name the same three orders
 	switch e.Kind {
@@ -144,7 +145,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 			}
 		}
 		if err := at.Labeller.SetLabel(ctx, o.Ref, o.Label, o.Present); err != nil {
-			return outcome(fmt.Errorf("set label of %s to present=%t: %w", s, o.Present, err))
+			return status.Outcome(fmt.Errorf("set label of %s to present=%t: %w", s, o.Present, err))
 		}
 		return actor.Outcome{Code: actor.Done}
 	case KindTrigger, KindCancel:
@@ -168,7 +169,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 			return stale(fmt.Errorf("before answering on %s: %w", s, err))
 		}
 		if err := at.Commenter.Comment(ctx, o.Ref, o.Text); err != nil {
-			return outcome(fmt.Errorf("answer on %s: %w", s, err))
+			return status.Outcome(fmt.Errorf("answer on %s: %w", s, err))
 		}
 		return actor.Outcome{Code: actor.Done}
 	}
@@ -197,7 +198,7 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 		receipt, found, err := trigger.Find(ctx, o.Run)
 		switch wait := e.Unsure.Add(Settle).Sub(now); {
 		case err != nil:
-			return outcome(fmt.Errorf("look for run %s: %w", o.Run.Key, err))
+			return status.Outcome(fmt.Errorf("look for run %s: %w", o.Run.Key, err))
 		case found:
 			return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
 		case wait > 0:
@@ -207,7 +208,7 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 	if o.Run.Ref.Number != 0 { // a merge group never moves
 		live, err := r.Pull(ctx, o.Run.Ref)
 		if err != nil {
-			return outcome(fmt.Errorf("read %s before starting run %s: %w", o.Run.Ref, o.Run.Key, err))
+			return status.Outcome(fmt.Errorf("read %s before starting run %s: %w", o.Run.Ref, o.Run.Key, err))
 		}
 		if !live.Open || live.Head.SHA != o.Run.SHA || live.Base.Name != o.Base {
 			return stale(fmt.Errorf("%s has moved since run %s was granted", o.Run.Ref, o.Run.Key))
@@ -218,13 +219,13 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 	}
 	if again, ok := trigger.(Rerunner); ok && !o.Rerun.IsZero() {
 		if err := again.Rerun(ctx, o.Run, o.Rerun); err != nil {
-			return outcome(fmt.Errorf("run %s again: %w", o.Run.Key, err))
+			return status.Outcome(fmt.Errorf("run %s again: %w", o.Run.Key, err))
 		}
 		return actor.Outcome{Code: actor.Done}
 	}
 	receipt, err := trigger.Start(ctx, o.Run)
 	if err != nil {
-		return outcome(fmt.Errorf("start run %s: %w", o.Run.Key, err))
+		return status.Outcome(fmt.Errorf("start run %s: %w", o.Run.Key, err))
 	}
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
 }
@@ -237,7 +238,7 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 		case err != nil && forge.Classify(err).Class == forge.NotFound:
 			return actor.Outcome{Code: actor.Done} // there is no such workflow: nothing was started
 		case err != nil:
-			return outcome(fmt.Errorf("look for run %s to cancel it: %w", o.Run.Key, err))
+			return status.Outcome(fmt.Errorf("look for run %s to cancel it: %w", o.Run.Key, err))
 		case found:
 			o.Receipt = receipt
 		case wait > 0:
@@ -247,7 +248,7 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 		}
 	}
 	if err := trigger.Cancel(ctx, o.Run, o.Receipt); err != nil {
-		return outcome(fmt.Errorf("cancel run %s: %w", o.Run.Key, err))
+		return status.Outcome(fmt.Errorf("cancel run %s: %w", o.Run.Key, err))
 	}
 	if wait := e.Unsure.Add(Settle).Sub(now); o.Native && !e.Unsure.IsZero() && wait > 0 {
 		return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("a run let go on for %s may still appear", o.Run.Key)}
@@ -265,19 +266,3 @@ func would() actor.Outcome {
 }
 
 func stale(err error) actor.Outcome { return actor.Outcome{Code: actor.Stale, Err: err} }
-
-// outcome is the one place where a forge's fault becomes the engine's word for it.
-func outcome(err error) actor.Outcome {
-	f := forge.Classify(err)
-	o := actor.Outcome{Code: actor.Failed, Err: err, After: f.After}
-	switch f.Class {
-	case forge.Contention:
-		o.Code = actor.Contention
-	case forge.Auth:
-		o.Code = actor.AuthPause
-	case forge.Permanent, forge.NotFound:
-		o.Code = actor.Refused
-	case forge.Retriable:
-	}
-	return o
-}

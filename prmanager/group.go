@@ -265,7 +265,7 @@ func (b *Groups) Do(ctx context.Context, s state.Subject, e actor.Entry, now tim
 	}
 	at, err := b.forge(s.Instance)
 	if err != nil {
-		return outcome(fmt.Errorf("find the forge of %s: %w", s, err))
+		return status.Outcome(fmt.Errorf("find the forge of %s: %w", s, err))
 	}
 	var o RunOrder
 	if err := json.Unmarshal(e.Want, &o); err != nil {

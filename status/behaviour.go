@@ -83,7 +83,7 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 		}
 		if err != nil {
 			f.Unknown = err.Error()
-			if o := outcome(err); o.Code == actor.Failed || o.Code == actor.Contention {
+			if o := Outcome(err); o.Code == actor.Failed || o.Code == actor.Contention {
 				f.After = max(o.After, lookAgain)
 			}
 		}
@@ -142,7 +142,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 	}
 	checks, err := b.checks(s.Instance)
 	if err != nil {
-		return outcome(fmt.Errorf("find the forge of %s: %w", s, err))
+		return Outcome(fmt.Errorf("find the forge of %s: %w", s, err))
 	}
 	shutting := e.Class == actor.Shutting
 	early := false
@@ -155,7 +155,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 			return done(id, early)
 		case shutting:
 		case err != nil:
-			return outcome(fmt.Errorf("look for %s on %s: %w", o.Check.Name, s, err))
+			return Outcome(fmt.Errorf("look for %s on %s: %w", o.Check.Name, s, err))
 		case wait > 0 && o.Check.ID == "": // an update may be sent twice
 			return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("%s may still appear", o.Check.Name)}
 		}
@@ -168,7 +168,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 	// Both orders of urgency are the same by construction of forge.Urgency.
 	id, err := checks.WriteCheck(forge.WithUrgency(ctx, forge.Urgency(e.Class)), o.Check)
 	if err != nil {
-		return outcome(fmt.Errorf("write %s on %s: %w", o.Check.Name, s, err))
+		return Outcome(fmt.Errorf("write %s on %s: %w", o.Check.Name, s, err))
 	}
 	return done(id, early)
 }
@@ -186,8 +186,9 @@ func done(id string, early bool) actor.Outcome {
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt{ID: id, Early: early})}
 }
 
-// outcome is the one place where a forge's fault becomes the engine's word for it.
-func outcome(err error) actor.Outcome {
+// Outcome is the one place where a forge's fault becomes the engine's word for it (engine.md, failures); pull
+// requests use it too.
+func Outcome(err error) actor.Outcome {
 	f := forge.Classify(err)
 	o := actor.Outcome{Code: actor.Failed, Err: err, After: f.After}
 	switch f.Class {

@@ -513,11 +513,11 @@ func TestOutcome(t *testing.T) {
 		forge.Permanent: actor.Refused, forge.NotFound: actor.Refused,
 	} {
 		err := fmt.Errorf("write: %w", &forge.Fault{Class: class, After: time.Minute, Err: errors.New("x")})
-		if o := outcome(err); o.Code != want || o.After != time.Minute || !errors.Is(o.Err, err) {
+		if o := Outcome(err); o.Code != want || o.After != time.Minute || !errors.Is(o.Err, err) {
 			t.Errorf("%s: %+v", class, o)
 		}
 	}
-	if o := outcome(errors.New("x")); o.Code != actor.Failed {
+	if o := Outcome(errors.New("x")); o.Code != actor.Failed {
 		t.Errorf("no fault: %+v", o)
 	}
 }
