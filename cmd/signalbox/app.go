@@ -76,14 +76,18 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 			return nil, err
 		}
 	}
-	w := wiring{cfg: cfg, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
+	key, err := secretKey(ctx, engine, cfg.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	w := wiring{cfg: cfg, key: key, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
 	if cfg.HTTPSecret.Set() {
 		if w.http, err = httptrigger.New(cfg.HTTPSecret.Reveal(), cfg.HTTPPrivate); err != nil {
 			return nil, fmt.Errorf("http trigger: %w", err)
 		}
 	}
 	if cfg.runsJobs() {
-		if w.runners, err = serveRunners(ctx, cfg, engine, st, log, metrics); err != nil {
+		if w.runners, err = serveRunners(cfg, key, engine, st, log, metrics); err != nil {
 			return nil, fmt.Errorf("runners: %w", err)
 		}
 	}

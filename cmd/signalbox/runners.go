@@ -30,11 +30,7 @@ func (c Config) runsJobs() bool {
 }
 
 // serveRunners builds the service that runners speak to.
-func serveRunners(ctx context.Context, cfg Config, e *actor.Engine, st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
-	key, err := secretKey(ctx, e, cfg.SecretKey)
-	if err != nil {
-		return nil, err
-	}
+func serveRunners(cfg Config, key []byte, e *actor.Engine, st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
 	actor.Register(e, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
 	return runner.New(runner.Options{Engine: e, Store: st, Pool: poolSubject(), Key: key, URL: cfg.URL, Log: log, Metrics: m})
 }

@@ -21,6 +21,7 @@ import (
 // wiring hands the configured forges and policies to the behaviours.
 type wiring struct {
 	cfg     Config
+	key     []byte // the server's secret key
 	forges  map[string]connected
 	http    *httptrigger.Client // nil where there is no secret to sign with
 	engine  *actor.Engine
