@@ -23,6 +23,7 @@ type forgeClient interface {
 	prmanager.Labeller
 	prmanager.Commenter
 	status.Checks
+	status.Statuses
 	sweeps.Lister
 	sweeps.Log
 	// Self says who we are, and whether that is a bot whose labels are never anybody's will.

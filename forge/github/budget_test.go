@@ -85,6 +85,14 @@ func TestBudget(t *testing.T) {
 					return err
 				}, update[len(update)-1:]},
 				{"find check", find, []string{look}},
+				{"client's status", func() error {
+					_, err := w.WriteStatus(ctx, w.clients(pr.Head(), "run-1", forge.StatusRunning))
+					return err
+				}, []string{create}},
+				{"find client's status", func() error {
+					_, _, err := w.FindStatus(ctx, w.clients(pr.Head(), "run-1", forge.StatusRunning))
+					return err
+				}, []string{look}},
 				{"start", func() (err error) { receipt, err = workflow.Start(ctx, run); return err }, []string{"POST /actions/workflows/presubmit.yml/dispatches"}},
 				{"find run", func() error { _, _, err := workflow.Find(ctx, run); return err }, []string{"GET /actions/workflows/presubmit.yml/runs"}},
 				{"cancel", func() error { return workflow.Cancel(ctx, run, receipt) }, []string{"POST /actions/runs/{id}/cancel"}},

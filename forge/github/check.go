@@ -40,7 +40,8 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 		return "", permanent("write check", errSHA)
 	}
 	if c.app == nil {
-		return "", c.writeStatus(ctx, client, owner, name, check)
+		_, err := c.postStatus(ctx, client, owner, name, check.SHA, commitStatus(check))
+		return "", err
 	}
 	if check.ID != "" {
 		id, updated, err := c.updateRun(ctx, client, owner, name, check)
@@ -60,7 +61,7 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 	if run.GetID() == 0 {
 		return "", incomplete(op)
 	}
-	return strconv.FormatInt(run.GetID(), 10), nil
+	return idOf(run), nil
 }
 
 func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (id string, updated bool, err error) {
@@ -112,9 +113,19 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 		return "", false, permanent("find check", errSHA)
 	}
 	if c.app == nil {
-		found, err = c.findStatus(ctx, client, owner, name, check)
+		_, found, err = c.findStatus(ctx, client, owner, name, check.SHA, commitStatus(check))
 		return "", found, err
 	}
+	newest, err := c.newestRun(ctx, client, owner, name, check)
+	if err != nil || newest == nil {
+		return "", false, err
+	}
+	id = idOf(newest)
+	return id, inState(newest, check.State) && (check.ID == "" || check.ID == id), nil
+}
+
+// newestRun is our newest check run with the name and commit of the check, or nil where that has another ExternalID.
+func (c *Client) newestRun(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (*gh.CheckRun, error) {
 	const op = "find check run"
 	list := &gh.ListCheckRunsOptions{
 		CheckName: &check.Name, Filter: gh.String("all"), AppID: &c.appID, ListOptions: gh.ListOptions{PerPage: 100},
@@ -123,7 +134,7 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 	for range checkPages {
 		page, res, err := client.Checks.ListCheckRunsForRef(ctx, owner, name, check.SHA, list)
 		if err != nil {
-			return "", false, c.fault(op, err)
+			return nil, c.fault(op, err)
 		}
 		for _, run := range page.CheckRuns {
 			if run.GetApp().GetID() == c.appID && run.GetName() == check.Name && run.GetID() > newest.GetID() {
@@ -134,52 +145,60 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 			break
 		}
 	}
-	if newest == nil || newest.GetExternalID() != check.ExternalID {
-		return "", false, nil
+	if newest.GetExternalID() != check.ExternalID {
+		return nil, nil
 	}
-	id = strconv.FormatInt(newest.GetID(), 10)
-	state, conclusion := runState(check.State)
-	shown := newest.GetStatus() == state && (conclusion == nil || newest.GetConclusion() == *conclusion)
-	return id, shown && (check.ID == "" || check.ID == id), nil
+	return newest, nil
 }
 
-func (c *Client) writeStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) error {
+func idOf(run *gh.CheckRun) string { return strconv.FormatInt(run.GetID(), 10) }
+
+func inState(run *gh.CheckRun, s forge.CheckState) bool {
+	state, conclusion := runState(s)
+	return run.GetStatus() == state && (conclusion == nil || run.GetConclusion() == *conclusion)
+}
+
+// postStatus adds a commit status and answers its id.
+func (c *Client) postStatus(ctx context.Context, client *gh.Client, owner, name, sha string, want gh.RepoStatus) (string, error) {
 	const op = "create commit status"
-	want := commitStatus(check)
-	made, _, err := client.Repositories.CreateStatus(ctx, owner, name, check.SHA, &want)
+	made, _, err := client.Repositories.CreateStatus(ctx, owner, name, sha, &want)
 	if err != nil {
-		return c.fault(op, err)
+		return "", c.fault(op, err)
 	}
 	if made.GetID() == 0 {
-		return incomplete(op)
+		return "", incomplete(op)
 	}
-	return nil
+	return strconv.FormatInt(made.GetID(), 10), nil
 }
 
-func (c *Client) findStatus(ctx context.Context, client *gh.Client, owner, name string, check forge.Check) (bool, error) {
+// findStatus says whether the newest status of the context is by us and says what is wanted; id is that of the newest
+// if it is by us.
+func (c *Client) findStatus(ctx context.Context, client *gh.Client, owner, name, sha string, want gh.RepoStatus) (id string, found bool, err error) {
 	const op = "find commit status"
 	me, _, err := c.Self(ctx)
 	if err != nil {
-		return false, err
+		return "", false, err
 	}
-	want := commitStatus(check)
 	list := &gh.ListOptions{PerPage: 100}
 	for range checkPages {
-		page, res, err := client.Repositories.ListStatuses(ctx, owner, name, check.SHA, list)
+		page, res, err := client.Repositories.ListStatuses(ctx, owner, name, sha, list)
 		if err != nil {
-			return false, c.fault(op, err)
+			return "", false, c.fault(op, err)
 		}
 		// Newest first: the first of the context is the one that counts.
-		if i := slices.IndexFunc(page, func(s *gh.RepoStatus) bool { return s.GetContext() == check.Name }); i >= 0 {
+		if i := slices.IndexFunc(page, func(s *gh.RepoStatus) bool { return s.GetContext() == want.GetContext() }); i >= 0 {
 			s := page[i]
-			return s.GetCreator().GetID() == me.ID && s.GetState() == want.GetState() &&
+			if s.GetCreator().GetID() != me.ID {
+				return "", false, nil
+			}
+			return strconv.FormatInt(s.GetID(), 10), s.GetState() == want.GetState() &&
 				s.GetDescription() == want.GetDescription() && s.GetTargetURL() == want.GetTargetURL(), nil
 		}
 		if list.Page = res.NextPage; list.Page == 0 {
 			break
 		}
 	}
-	return false, nil
+	return "", false, nil
 }
 
 // runState says a state in the words of check runs. A gate that is shut is completed: only then the button shows.

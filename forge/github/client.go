@@ -12,6 +12,7 @@
 //	SetLabel                        1
 //	WriteCheck                      1 to create or complete, 2 to update otherwise (a completed run must not be reopened)
 //	FindCheck                       1 per 100 checks of that name (token: statuses of the commit)
+//	WriteStatus, FindStatus         as WriteCheck, FindCheck
 //	repository_dispatch, workflow   start 1, find 1 per 100 runs (at most 3), cancel 1 by id
 //	actions_approval                start 1 + one per run that is held back
 //	Installations, Repos            1 per 100

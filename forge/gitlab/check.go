@@ -54,7 +54,7 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 		return "", false, err
 	}
 	if at.status {
-		newest, err := c.newestStatus(ctx, at, check)
+		newest, err := c.newestStatus(ctx, at, check.SHA, check.Name, "")
 		if err != nil || newest == nil || !shows(newest, check) {
 			return "", false, err
 		}
@@ -118,7 +118,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 // this name: without that GitLab would choose, and leave the old one pending in another.
 func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) error {
 	const op = "set commit status"
-	newest, err := c.newestStatus(ctx, at, check)
+	newest, err := c.newestStatus(ctx, at, check.SHA, check.Name, "")
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) 
 	}
 	f := classify(op, err)
 	switch {
-	case f.Status == http.StatusBadRequest && harmless(err, o.State):
+	case harmless(err, o.State):
 		return nil
 	case f.Class == forge.NotFound && at.head:
 		f.Class = forge.Retriable // a replica that lags: the commit is there
@@ -154,26 +154,33 @@ func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) 
 
 func notThere(err error) bool { return err != nil && errors.Is(err, gl.ErrNotFound) }
 
-// transition is what GitLab says where a job refuses a state that it has already.
+// transition is what GitLab says where a job refuses a state, most often the one that it has already.
 var transition = regexp.MustCompile(`Cannot transition status via :\w+ from :(\w+)`)
+
+// stuckIn is the state in which a job refused another, or empty.
+func stuckIn(err error) string {
+	var refused *gl.ErrorResponse
+	if errors.As(err, &refused) && refused.StatusCode == http.StatusBadRequest {
+		if m := transition.FindStringSubmatch(refused.Message); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
 
 // harmless says that a refused transition leaves nothing to be done: what is shown passes as little, or as much, as what
 // is wanted.
 func harmless(err error, want gl.BuildStateValue) bool {
-	var refused *gl.ErrorResponse
-	if !errors.As(err, &refused) {
-		return false
-	}
-	m := transition.FindStringSubmatch(refused.Message)
-	return m != nil && (m[1] == string(gl.Success)) == (want == gl.Success)
+	is := stuckIn(err)
+	return is != "" && (is == string(gl.Success)) == (want == gl.Success)
 }
 
-// newestStatus is our newest status of the check's name on the commit. Those of other accounts are not ours to update,
-// and GitLab keeps them apart.
-func (c *Client) newestStatus(ctx context.Context, at places, check forge.Check) (*gl.CommitStatus, error) {
+// newestStatus is our newest status of the name on the commit, and of the ref where one is given. Those of other accounts
+// are not ours to update, and GitLab keeps them apart.
+func (c *Client) newestStatus(ctx context.Context, at places, sha, name, ref string) (*gl.CommitStatus, error) {
 	const op = "list commit statuses"
-	list, _, err := c.api.Commits.GetCommitStatuses(at.pid, check.SHA,
-		&gl.GetCommitStatusesOptions{Name: &check.Name, ListOptions: gl.ListOptions{PerPage: 100}}, with(ctx))
+	list, _, err := c.api.Commits.GetCommitStatuses(at.pid, sha,
+		&gl.GetCommitStatusesOptions{Name: &name, Ref: given(ref), ListOptions: gl.ListOptions{PerPage: 100}}, with(ctx))
 	if err != nil {
 		f := classify(op, err)
 		if f.Class == forge.NotFound && at.head {
@@ -183,7 +190,7 @@ func (c *Client) newestStatus(ctx context.Context, at places, check forge.Check)
 	}
 	var newest *gl.CommitStatus
 	for _, s := range list {
-		if s.Name == check.Name && s.Author.ID == at.me && (newest == nil || s.ID > newest.ID) {
+		if s.Name == name && s.Author.ID == at.me && (ref == "" || s.Ref == ref) && (newest == nil || s.ID > newest.ID) {
 			newest = s
 		}
 	}

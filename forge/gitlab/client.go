@@ -13,6 +13,8 @@
 //	SetLabel                 1
 //	WriteCheck               status: 1 per merge request of the commit, 1 list, 1 post; note: 1 per merge request, 1 list, 1 write
 //	FindCheck                as WriteCheck without the write
+//	WriteStatus              1; 2 where the pipeline is gone, or a job refuses the state it has and its id is not known
+//	FindStatus               1
 //	gitlab_pipeline          start 1 (2 where the head moved), find 1, cancel 1 + 2 per pipeline that has not ended, state 1
 //
 // Once per process: Self 1.

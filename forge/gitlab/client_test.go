@@ -27,6 +27,7 @@ type world struct {
 	repo, fork                *gitlabsandbox.Project
 	bot, maya, mallory, guest *gitlabsandbox.User
 	c                         *Client
+	url                       string
 }
 
 func newWorld(t *testing.T) *world {
@@ -41,7 +42,7 @@ func newWorld(t *testing.T) *world {
 		w.bot: gitlabsandbox.Developer, w.maya: gitlabsandbox.Developer, w.guest: gitlabsandbox.Reporter,
 	})
 	w.fork = w.forge.AddProject("mallory/hello", nil)
-	w.c = client(t, api.URL, w.bot.Token)
+	w.url, w.c = api.URL, client(t, api.URL, w.bot.Token)
 	return w
 }
 
@@ -243,7 +244,7 @@ func TestStatusOfTheSameProject(t *testing.T) {
 		t.Errorf("same state: %v", err)
 	}
 	// One pipeline for all of them.
-	list, err := w.c.newestStatus(t.Context(), places{pid: w.repo.ID, me: w.bot.ID}, w.check(m, forge.CheckSuccess, ""))
+	list, err := w.c.newestStatus(t.Context(), places{pid: w.repo.ID, me: w.bot.ID}, m.Head(), "CI gate", "")
 	if err != nil || list == nil || list.Ref != "branch-1" {
 		t.Errorf("status: %+v %v", list, err)
 	}
@@ -436,6 +437,18 @@ func TestBudget(t *testing.T) {
 		{"status", 3, func() error { _, err := w.c.WriteCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
 		{"status as it is", 2, func() error { _, err := w.c.WriteCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
 		{"find status", 2, func() error { _, _, err := w.c.FindCheck(ctx, w.check(same, forge.CheckSuccess, "x")); return err }},
+		{"client's status", 1, func() error {
+			_, err := w.c.WriteStatus(ctx, w.clients(same.Head(), "run-1", forge.StatusRunning))
+			return err
+		}},
+		{"client's status that its job refuses", 2, func() error {
+			_, err := w.c.WriteStatus(ctx, w.clients(same.Head(), "run-1", forge.StatusRunning))
+			return err
+		}},
+		{"find client's status", 1, func() error {
+			_, _, err := w.c.FindStatus(ctx, w.clients(same.Head(), "run-1", forge.StatusRunning))
+			return err
+		}},
 		{"note", 3, func() error { _, err := w.c.WriteCheck(ctx, w.check(forked, forge.CheckSuccess, "x")); return err }},
 		{"start", 1, func() error { _, err := w.c.Pipeline().Start(ctx, w.run(forked, w.fork)); return err }},
 		{"find pipeline", 1, func() error { _, _, err := w.c.Pipeline().Find(ctx, w.run(forked, w.fork)); return err }},

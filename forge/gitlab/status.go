@@ -1,0 +1,106 @@
+package gitlab
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	gl "gitlab.com/gitlab-org/api/client-go/v2"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
+)
+
+var _ status.Statuses = (*Client)(nil)
+
+// WriteStatus posts a client's status: 1 call. GitLab itself decides whether that moves a job or makes one: it moves the
+// pending or running job of ours with the same name in the same pipeline, and otherwise makes a new one that hides the
+// old as retried; so a New run that comes before the end of the one before it takes that one's job over. That a job
+// refuses the state it is in is no error; the receipt is then s's own, or read where s has none (1 call more). GitLab's
+// refusals for good are permanent: 400, and 422 where a pipeline has as many jobs as it may.
+//
+// Jobs stay in the pipeline of the first receipt. Where that is gone GitLab chooses one by s.Ref (1 call more); a
+// pipeline that the client named is never exchanged for another (gl#443254).
+func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusReceipt, error) {
+	const op = "set commit status"
+	pid, err := commit(op, s)
+	if err != nil {
+		return forge.StatusReceipt{}, err
+	}
+	o := &gl.SetCommitStatusOptions{
+		State: gl.BuildStateValue(s.State), Name: &s.Context, Ref: given(s.Ref), Coverage: s.Coverage,
+		Description: given(cut(s.Description, maxField)), TargetURL: given(link(s.TargetURL)),
+	}
+	if s.PipelineID != 0 {
+		o.PipelineID = &s.PipelineID
+	}
+	made, _, err := c.api.Commits.SetCommitStatus(pid, s.SHA, o, with(ctx))
+	if notThere(err) && o.PipelineID != nil && s.ID != "" {
+		o.PipelineID = nil
+		made, _, err = c.api.Commits.SetCommitStatus(pid, s.SHA, o, with(ctx))
+	}
+	if err != nil {
+		switch {
+		case !already(stuckIn(err), s.State):
+			return forge.StatusReceipt{}, classify(op, err)
+		case s.ID != "":
+			return forge.StatusReceipt{ID: s.ID, PipelineID: s.PipelineID}, nil
+		}
+		if made, err = c.newestJob(ctx, pid, s); err != nil || made == nil {
+			return forge.StatusReceipt{}, err
+		}
+	}
+	if made.ID == 0 {
+		return forge.StatusReceipt{}, incomplete(op)
+	}
+	return receiptOf(made), nil
+}
+
+// FindStatus says whether our newest status of this context (and ref, where one is given) shows what s says: 1 call.
+// Its receipt is answered whatever it shows. GitLab keeps no word of ours about the run: a New one is told from the run
+// before it by the job.
+func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.StatusReceipt, found bool, err error) {
+	pid, err := commit("list commit statuses", s)
+	if err != nil {
+		return forge.StatusReceipt{}, false, err
+	}
+	newest, err := c.newestJob(ctx, pid, s)
+	if err != nil || newest == nil {
+		return forge.StatusReceipt{}, false, err
+	}
+	r = receiptOf(newest)
+	return r, !(s.New && r.ID == s.ID) && newest.Status == string(s.State) && newest.Description == cut(s.Description, maxField) &&
+		newest.TargetURL == link(s.TargetURL) && (s.Coverage == nil || newest.Coverage == *s.Coverage), nil
+}
+
+func (c *Client) newestJob(ctx context.Context, pid any, s forge.Status) (*gl.CommitStatus, error) {
+	me, _, err := c.Self(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.newestStatus(ctx, places{pid: pid, me: me.ID}, s.SHA, s.Context, s.Ref)
+}
+
+func commit(op string, s forge.Status) (pid any, err error) {
+	if !hexSHA(s.SHA) {
+		return nil, permanent(op, errSHA)
+	}
+	return project(op, s.Repo)
+}
+
+func receiptOf(s *gl.CommitStatus) forge.StatusReceipt {
+	return forge.StatusReceipt{ID: strconv.FormatInt(s.ID, 10), PipelineID: s.PipelineID}
+}
+
+// already says that a job which refused a state needs no more: it is in that state, or runs where it should wait.
+func already(is string, want forge.StatusState) bool {
+	return is == string(want) || is == string(forge.StatusRunning) && want == forge.StatusPending
+}
+
+// link is a client's URL if it is safe to be shown as a link and short enough, or none.
+func link(url string) string {
+	if !strings.HasPrefix(url, "https://") {
+		return ""
+	}
+	return target(url)
+}
