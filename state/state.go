@@ -127,10 +127,18 @@ type Snapshot struct {
 // Index is one place of a subject in a named, ordered list. A commit replaces all places of its subject.
 // Within one index a subject may stand under several labels.
 type Index struct {
-	Name  string  `json:"name"`  // "name", "waiting", "failing", "dead", "running", "touched", …
+	Name  string  `json:"name"`  // "name", "waiting", "failing", "dead", "running", OldestSince, …
 	Label string  `json:"label"` // unique within (Name, subject); for "name" what people type
 	Score float64 `json:"score"` // 0 for indexes that are searched by prefix of the label
 }
+
+// OldestSince is the index of what waits to be done: each score is the time, Unix milliseconds of the store's clock,
+// from which something could be; one in the future is planned. Commits place what their documents know of. Mail is
+// the store's own part: each subject with unread mail stands there under MailLabel, by when the oldest was accepted.
+const (
+	OldestSince = "oldest-since"
+	MailLabel   = "mail"
+)
 
 // Entry is one row of a listing.
 type Entry struct {

@@ -251,6 +251,11 @@ func (r *Reader) value(ctx context.Context, text string, args ...any) (v []byte,
 // than "" needs an index whose scores are all 0.
 func (r *Reader) List(ctx context.Context, index, prefix string, limit int) ([]state.Entry, error) {
 	text, args := "SELECT subject.name, label, score FROM place JOIN subject ON id = subject WHERE place.name = ?", []any{index}
+	if index == state.OldestSince && prefix == "" {
+		// Who has mail is due; so few rows are looked at, and storing a delivery writes none for this.
+		text, args = text+" UNION ALL SELECT name, ?, (SELECT at FROM mail WHERE mail.subject = s.id ORDER BY seq LIMIT 1)"+
+			" FROM subject s WHERE due IS NOT NULL AND unread > 0", append(args, state.MailLabel)
+	}
 	if prefix != "" {
 		// No label contains the byte 0xff, so it stands for whatever may follow the prefix.
 		text, args = text+" AND score = 0 AND label >= ? AND label < ?", append(args, prefix, prefix+"\xff")

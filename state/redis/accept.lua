@@ -1,6 +1,6 @@
 #!lua
 -- accept stores one delivery. It is refused as a whole above maxmemory: no allow-oom, but for our own mail (acceptOwn).
--- KEYS 1 delivery id  2 mailbox  3 due  4 lease  5 state  6 raw body
+-- KEYS 1 delivery id  2 mailbox  3 due  4 lease  5 state  6 raw body  7 index of what waits
 -- ARGV 1 subject  2 mail without its "<seq> <ms> "  3 "1" if it is a hint  4 raw body, "" = none
 --      5 depth for hints  6 depth for mail  7 life of the id in ms  8 life of the raw body in ms
 -- Returns {"NEW", seq} | {"FLAGGED"} | {"DUPLICATE"} | {"FULL"}
@@ -18,6 +18,7 @@ elseif depth >= tonumber(ARGV[6]) then
 else
   local seq = redis.call('HINCRBY', KEYS[5], 'q', 1)
   redis.call('RPUSH', KEYS[2], string.format('%.0f %.0f ', seq, now) .. ARGV[2])
+  if depth == 0 then redis.call('ZADD', KEYS[7], now, 'mail\0' .. ARGV[1]) end
   reply = {'NEW', seq}
 end
 if ARGV[4] ~= '' then redis.call('SET', KEYS[6], ARGV[4], 'PX', ARGV[8]) end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- commit saves one step, if holder and version are those in the state.
--- KEYS 1 state  2 mailbox  3 due  4 lease  5 journal, then indexes, records, forgotten delivery ids
+-- KEYS 1 state  2 mailbox  3 due  4 lease  5 journal  6 index of what waits, then indexes, records, forgotten delivery ids
 -- ARGV 1 subject  2 holder, "" = an Ask  3 version  4 "1" if there is a document  5 document
 --      6 remove mail up to this number  7 wake in ms, 0 = none  8 "" | "release" | "handback"  9 "" | "set" | "clear"
 --      10 most mail  11 journal lines kept  12 indexes  13 places  14 records  15 forgotten ids (numbers of them), then
@@ -16,7 +16,7 @@ if (s[1] or '0') ~= ARGV[3] then return {'MOVED'} end
 local arg, index, names = 15, {}, {}
 for i = 1, tonumber(ARGV[12]) do
   names[i] = ARGV[arg + i]
-  index[names[i]] = KEYS[5 + i]
+  index[names[i]] = KEYS[6 + i]
 end
 arg = arg + #names
 local places = {}
@@ -45,7 +45,7 @@ if moves then
   if packed == '' then redis.call('HDEL', KEYS[1], 'x') else redis.call('HSET', KEYS[1], 'x', packed) end
 end
 
-local key = 5 + #names
+local key = 6 + #names
 for i = 1, tonumber(ARGV[14]) do
   local ttl = tonumber(ARGV[arg + 1])
   if ttl < 0 then
@@ -79,6 +79,11 @@ local drop = math.min(ARGV[6] - (tonumber(s[3] or 0) - depth), depth)
 if drop > 0 then
   redis.call('LTRIM', KEYS[2], drop, -1)
   depth = depth - drop
+  if depth > 0 then
+    redis.call('ZADD', KEYS[6], string.match(redis.call('LINDEX', KEYS[2], 0), '^%d+ (%d+)'), 'mail\0' .. ARGV[1])
+  else
+    redis.call('ZREM', KEYS[6], 'mail\0' .. ARGV[1])
+  end
 end
 
 local lease, ttl = redis.call('GET', KEYS[4]), redis.call('PTTL', KEYS[4])

@@ -43,7 +43,7 @@ func (s *Store) Accept(ctx context.Context, d state.Delivery) (state.Accepted, e
 	}
 	r, err := s.settled(ctx, func() (reply, error) {
 		return s.run(ctx, script,
-			[]string{k.delivery(d.ID), k.mailbox(), k.due(), k.lease(), k.state(), k.raw(d.ID)},
+			[]string{k.delivery(d.ID), k.mailbox(), k.due(), k.lease(), k.state(), k.raw(d.ID), k.index(state.OldestSince)},
 			k.subject, mail, flag(d.Hint), raw, state.HintDepth, state.MailDepth, state.IDLife.Milliseconds(), state.RawLife.Milliseconds())
 	})
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *Store) sendCommit(ctx context.Context, c state.Commit, indexes []string
 		// Rounded up, so that the subject is never due before the time that was asked for; never 0, which is none.
 		wake = max(c.Wake.Add(time.Millisecond-time.Nanosecond).UnixMilli(), 1)
 	}
-	keys := []string{k.state(), k.mailbox(), k.due(), k.lease(), k.journal()}
+	keys := []string{k.state(), k.mailbox(), k.due(), k.lease(), k.journal(), k.index(state.OldestSince)}
 	args := []any{
 		k.subject, c.Holder, c.Version, flag(c.Doc != nil), c.Doc,
 		c.Through, wake, ending, up, state.MailBatch, state.JournalKept,

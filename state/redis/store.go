@@ -12,7 +12,8 @@
 //	sb:{s}:lk:<subject>        string: the lease (state.Subject.LockKey)
 //	sb:{s}:rec:<subject>:<key> string: a record
 //	sb:{s}:due                 sorted set: subjects by when they are due, ms; one that is held, by the end of its lease
-//	sb:{s}:ix:<name>           sorted set: "<label>\x00<subject>" by score
+//	sb:{s}:ix:<name>           sorted set: "<label>\x00<subject>" by score; accept and commit keep
+//	                           state.MailLabel of state.OldestSince themselves
 //	sb:{s}:dd:<id>             string: a delivery id that has taken effect
 //	sb:{s}:raw:<id>            string: a body as it arrived, s2
 //

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -166,6 +167,54 @@ var indexCases = []testCase{
 		if got := b.list("running", "", 10); len(got) != 3 {
 			b.Errorf("listed: %v", got)
 		}
+	}},
+	{name: "oldest-since tells the age of the oldest unread mail, beside what commits place there", run: func(b *bench) {
+		one, two := subject(1), subject(2)
+		expect := func(when string, want ...string) {
+			b.Helper()
+			var got []string
+			last := math.Inf(-1)
+			for _, x := range b.list(state.OldestSince, "", 10) {
+				if x.Score < last {
+					b.Errorf("%s: out of order", when)
+				}
+				last = x.Score
+				what := fmt.Sprint(x.Subject.Key, " ", x.Label, " ", x.Score)
+				for _, s := range []state.Subject{one, two} {
+					if mail := b.load(s).Mail; x.Subject == s && x.Label == state.MailLabel && len(mail) > 0 && x.Score == float64(mail[0].At.UnixMilli()) {
+						what = fmt.Sprint(s.Key, " mail ", mail[0].Seq)
+					}
+				}
+				got = append(got, what)
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(want, got); diff != "" {
+				b.Errorf("%s:\n%s", when, diff)
+			}
+		}
+		expect("nothing yet")
+		b.accept(letter(two, "a"))
+		b.pass(20 * time.Millisecond)
+		b.fill(one, "b", 3)
+		b.accept(letter(one, "b1"))
+		expect("stored", "1 mail 1", "2 mail 1")
+		b.begin(one, "A")
+		expect("begun", "1 mail 1", "2 mail 1")
+		place := []state.Index{{Name: state.OldestSince, Label: "entry", Score: 7}}
+		b.pass(20 * time.Millisecond)
+		b.accept(letter(one, "late"))
+		b.save(state.Commit{Subject: one, Holder: "A", Doc: []byte("d"), Through: 3, Index: place})
+		expect("all but the newest decided", "1 entry 7", "1 mail 4", "2 mail 1")
+		b.save(state.Commit{Subject: one, Holder: "A", Version: 1, Through: 4})
+		expect("all decided", "1 entry 7", "2 mail 1")
+		b.save(state.Commit{Subject: two, Doc: []byte("ask"), Index: place})
+		expect("an Ask takes no mail", "1 entry 7", "2 entry 7", "2 mail 1")
+		b.begin(two, "B")
+		b.save(state.Commit{Subject: two, Holder: "B", Version: 1, Doc: []byte("d"), Through: 1, Release: true})
+		b.save(state.Commit{Subject: one, Holder: "A", Version: 1, Doc: []byte("d"), Release: true})
+		expect("done")
+		b.accept(letter(two, "again"))
+		expect("again", "2 mail 2")
 	}},
 }
 
