@@ -5,6 +5,7 @@ package status
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
@@ -15,6 +16,7 @@ const (
 	KindGate      = "gate"      // pull request → commit, body Gate
 	KindPresubmit = "presubmit" // pull request → commit, body Presubmit
 	KindWritten   = "written"   // commit → pull request, body Written
+	KindReported  = "reported"  // commit → pull request, body Reported
 	Format        = 1
 )
 
@@ -57,6 +59,23 @@ type Presubmit struct {
 	Attempt int  `json:"attempt,omitempty"`
 	Tell    bool `json:"tell,omitempty"`
 	Dry     bool `json:"dry,omitempty"` // as Gate.Dry
+	// Heard is the newest Reported.Seq of this run that is taken into account. A Presubmit is told for each Reported,
+	// also where it changed nothing: that is how its client learns that it did not count.
+	Heard int64 `json:"heard,omitempty"`
+}
+
+// Reported tells a pull request what the CI side of one of its triggered runs says of it, by the run's own token. What
+// it is worth the pull request decides, and answers with a Presubmit. A newer one may come instead of an older.
+type Reported struct {
+	Key   string           `json:"key"` // run key
+	SHA   string           `json:"sha"`
+	Seq   int64            `json:"seq"`   // grows with each report of this run
+	State forge.CheckState `json:"state"` // queued, in_progress, success, failure (also for skipped) or cancelled
+	URL   string           `json:"url,omitempty"`
+	// Description is what the CI side wrote: hostile text.
+	Description string    `json:"description,omitempty"`
+	Op          string    `json:"op"` // id of the operation
+	At          time.Time `json:"at"` // store time of acceptance
 }
 
 // Written tells a pull request that the forge shows what was asked under Seq, or that it never will.
