@@ -215,12 +215,17 @@ func (h *house) losing(call string, n int) {
 	h.lose[call] = n
 }
 
-// File and Clone make the house a forge.
+// File, Clone and CheckoutToken make the house a forge.
 func (h *house) File(context.Context, forge.Repo, string, string) ([]byte, error) {
 	return []byte(h.file), nil
 }
 
 func (h *house) Clone(forge.Repo) string { return h.dir + "/repo" }
+
+// CheckoutToken refuses: the repository is public.
+func (h *house) CheckoutToken(context.Context, forge.Repo) (string, error) {
+	return "", errors.New("no token")
+}
 
 func (h *house) run() forge.Run {
 	return forge.Run{
@@ -280,7 +285,7 @@ func (h *house) log() string {
 	var b strings.Builder
 	for _, l := range v.Logs {
 		fmt.Fprintf(&b, "== task %d, job %s, attempt %d\n", l.Task, l.Job, l.Attempt)
-		if _, err := h.service.WriteLog(h.t.Context(), &b, l.Task); err != nil {
+		if _, _, err := h.service.WriteLog(h.t.Context(), &b, l.Task, 0); err != nil {
 			h.t.Fatal(err)
 		}
 	}

@@ -184,6 +184,8 @@ type looked struct {
 	job    int64 // whose definition was read
 	served int64 // Runner.Tasks when the key's record was looked for
 	spent  bool  // the record was there
+	def    definition
+	loan   loan
 }
 
 // fetch decides a FetchTask (R3). payload freezes what the runner gets.

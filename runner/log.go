@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	runnerv1 "code.gitea.io/actions-proto-go/runner/v1"
 	"github.com/klauspost/compress/s2"
@@ -41,8 +43,9 @@ func (s *Service) logSubject(task int64) state.Subject {
 func rowsRecord(n int) string { return "rows/" + strconv.Itoa(n) }
 
 // take decides an UpdateLog (R9): what is new is appended, a gap or a repetition changes nothing, and rows after the
-// seal are counted and dropped.
-func (d logBook) take(index int64, rows []*runnerv1.LogRow, seal bool) (logBook, []byte) {
+// seal are counted and dropped. Rows that end as a masked value begins are left to the runner, which sends them again
+// with what follows.
+func (d logBook) take(index int64, rows []*runnerv1.LogRow, seal bool, m mask) (logBook, []byte) {
 	have := d.Len - index
 	if have < 0 { // a gap: the runner sends again from Len
 		return d, nil
@@ -50,38 +53,65 @@ func (d logBook) take(index int64, rows []*runnerv1.LogRow, seal bool) (logBook,
 	var text []byte
 	if have < int64(len(rows)) {
 		rows = rows[have:]
-		d.Len += int64(len(rows))
 		if !d.Sealed && !d.Full {
-			text = printed(rows)
+			lines := make([]string, len(rows))
+			for i, r := range rows {
+				lines[i] = shown(r.GetContent())
+			}
+			if open := m.over(lines); !seal {
+				rows = rows[:len(rows)-open]
+			}
+			text = printed(rows, lines)
 			if d.Bytes+int64(len(text)) > logQuota {
 				text = append(text[:max(0, logQuota-d.Bytes)], "\n"+logMarker+"\n"...)
 				d.Full = true
 			}
 			d.Bytes += int64(len(text))
-			d.Chunks++
+			if len(rows) > 0 {
+				d.Chunks++
+			}
 		}
+		d.Len += int64(len(rows))
 	}
 	d.Sealed = d.Sealed || seal
 	return d, text
 }
 
-// printed is how rows are kept: a line each, whatever they contain.
-func printed(rows []*runnerv1.LogRow) []byte {
+// escapes are what a terminal would act on: control sequences, and strings up to their end.
+var escapes = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(\x07|\x1b\\)?|\x1b[ -/]*[0-~]?`)
+
+// shown is a row as a log shows it: one line of text that neither terminal nor browser acts on.
+func shown(row string) string {
+	row = escapes.ReplaceAllString(strings.ToValidUTF8(row, "\uFFFD"), "")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return r
+		case r == '\n':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+			return -1
+		}
+		return r
+	}, row)
+}
+
+// printed is how rows are kept: a line each, with the runner's time.
+func printed(rows []*runnerv1.LogRow, lines []string) []byte {
 	var b bytes.Buffer
-	lines := strings.NewReplacer("\r", "", "\n", "\\n", "\x1b", "")
-	for _, r := range rows {
+	for i, r := range rows {
 		b.WriteString(r.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000Z "))
-		_, _ = lines.WriteString(&b, strings.ToValidUTF8(r.GetContent(), "\uFFFD"))
+		b.WriteString(lines[i])
 		b.WriteByte('\n')
 	}
 	return b.Bytes()
 }
 
 // append takes rows and answers how many are there now.
-func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv1.LogRow, seal bool) (int64, error) {
+func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv1.LogRow, seal bool, m mask) (int64, error) {
 	var ack int64
 	_, err := actor.Ask(ctx, s.engine, s.logSubject(task), "", func(d logBook, _ time.Time) (actor.Step[logBook], error) {
-		next, text := d.take(index, rows, seal)
+		next, text := d.take(index, rows, seal, m)
 		ack = next.Len
 		if next == d {
 			return actor.Step[logBook]{}, errUnchanged
@@ -98,21 +128,20 @@ func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv
 	return ack, nil
 }
 
-// WriteLog writes a task's log as it is now, and says whether more may come.
-func (s *Service) WriteLog(ctx context.Context, w io.Writer, task int64) (more bool, err error) {
+// WriteLog writes a task's log as it is now, beginning with the part that an earlier call answered as next (0 = all of it),
+// and says whether more may come.
+func (s *Service) WriteLog(ctx context.Context, w io.Writer, task int64, from int) (next int, more bool, err error) {
 	subject := s.logSubject(task)
 	v, err := actor.See(ctx, s.store, subject)
-	if err != nil {
-		return false, fmt.Errorf("read the log of task %d: %w", task, err)
-	}
 	var d logBook
-	if len(v.Doc) > 0 {
-		if err := json.Unmarshal(v.Doc, &d); err != nil {
-			return false, fmt.Errorf("read the log of task %d: %w", task, err)
-		}
+	if err == nil && len(v.Doc) > 0 {
+		err = json.Unmarshal(v.Doc, &d)
 	}
-	for n := range d.Chunks {
-		b, err := s.store.Record(ctx, subject, rowsRecord(n))
+	for next = min(max(from, 0), d.Chunks); err == nil && next < d.Chunks; next++ {
+		var b []byte
+		if b, err = s.store.Record(ctx, subject, rowsRecord(next)); errors.Is(err, state.ErrNotFound) {
+			return d.Chunks, false, ErrLogGone
+		}
 		if err == nil {
 			b, err = s2.Decode(nil, b)
 		}
@@ -120,8 +149,14 @@ func (s *Service) WriteLog(ctx context.Context, w io.Writer, task int64) (more b
 			_, err = w.Write(b)
 		}
 		if err != nil {
-			return false, fmt.Errorf("read the log of task %d: %w", task, err)
+			break
 		}
 	}
-	return !d.Sealed, nil
+	if err != nil {
+		return next, false, fmt.Errorf("read the log of task %d: %w", task, err)
+	}
+	return next, !d.Sealed, nil
 }
+
+// ErrLogGone says that a log was kept as long as logs are.
+var ErrLogGone = errors.New("the log is not kept any more")

@@ -64,26 +64,57 @@ type workflowStep struct {
 // jobID is the job's key in the workflow. The runner needs one; nobody sees it.
 const jobID = "presubmit"
 
-// checkout fetches one commit. The address and the SHA come as variables, so nothing is quoted by us.
+// loan is what a task gets beside its definition: looked up when it is assigned, and frozen with it.
+type loan struct {
+	secrets map[string]string // by name
+	token   string            // of the checkout; empty = the repository is public
+	broken  string            // why the job cannot run: then all it does is to say so and fail
+}
+
+// checkoutToken is the name of the checkout's token among a task's secrets. No repository's secret can have it.
+const checkoutToken = "SIGNALBOX_CHECKOUT_TOKEN"
+
+// checkout fetches one commit. The address and the SHA come as variables, so nothing is quoted by us. A token goes from
+// its variable to git by a helper that answers for the repository's host only: it is in no command line and no file.
 const checkout = `git init -q .
-git -c credential.helper= fetch -q --no-tags --depth 1 "$SIGNALBOX_CLONE" "$SIGNALBOX_SHA"
+git -c credential.helper= -c credential."${SIGNALBOX_CLONE%/"$SIGNALBOX_REPOSITORY"*}".helper='!f() { test "$1" = get && test -n "$SIGNALBOX_CHECKOUT_TOKEN" && printf "username=x-access-token\npassword=%s\n" "$SIGNALBOX_CHECKOUT_TOKEN"; }; f' \
+  fetch -q --no-tags --depth 1 "$SIGNALBOX_CLONE" "$SIGNALBOX_SHA"
 git -c advice.detachedHead=false checkout -q FETCH_HEAD
 test "$(git rev-parse HEAD)" = "$SIGNALBOX_SHA"
 `
 
 // freeze makes the bytes that a task hands its runner, each time it is fetched (R3a, R10). The verdict's word is known
-// to its own step only.
-func freeze(key []byte, k Task, d definition) ([]byte, error) {
+// to its own step only, and secrets to the steps of the repository. They are in the task's own list, too, where runners
+// find what they must mask.
+func freeze(key []byte, k Task, d definition, l loan) ([]byte, error) {
 	const shell = "bash"
+	// Gitea's runner writes into this map and cannot stand an empty one.
+	given := map[string]string{"GITEA_TOKEN": ours(key, "task", k.ID)}
 	var list []workflowStep
-	if d.Clone != "" {
-		list = append(list, workflowStep{
-			Name: "checkout", Shell: shell, Run: checkout,
-			Env: map[string]string{"SIGNALBOX_CLONE": d.Clone, "GIT_TERMINAL_PROMPT": "0"},
-		})
+	switch {
+	case l.broken != "":
+		list = []workflowStep{{
+			Name: "refused", Shell: shell, Run: "echo \"$SIGNALBOX_REFUSED\"\nexit 1\n", Env: map[string]string{"SIGNALBOX_REFUSED": l.broken},
+		}}
+	case d.Clone != "":
+		env := map[string]string{"SIGNALBOX_CLONE": d.Clone, "GIT_TERMINAL_PROMPT": "0"}
+		if l.token != "" {
+			given[checkoutToken] = l.token
+			env[checkoutToken] = "${{ secrets." + checkoutToken + " }}"
+		}
+		list = []workflowStep{{Name: "checkout", Shell: shell, Run: checkout, Env: env}}
 	}
-	for _, s := range d.Job.Steps {
-		list = append(list, workflowStep{Name: s.Name, Shell: shell, Run: s.Run})
+	if l.broken == "" {
+		var env map[string]string
+		for name, v := range l.secrets {
+			if env == nil {
+				env = map[string]string{}
+			}
+			given[name], env[name] = v, "${{ secrets."+name+" }}"
+		}
+		for _, s := range d.Job.Steps {
+			list = append(list, workflowStep{Name: s.Name, Shell: shell, Run: s.Run, Env: env})
+		}
 	}
 	list = append(list, workflowStep{
 		ID: "verdict", Name: "verdict", Shell: shell, Run: `echo "verdict=$SIGNALBOX_VERDICT" >> "$GITHUB_OUTPUT"`,
@@ -108,9 +139,7 @@ func freeze(key []byte, k Task, d definition) ([]byte, error) {
 		return nil, fmt.Errorf("write the context of task %d: %w", k.ID, err)
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&runnerv1.Task{
-		Id: k.ID, WorkflowPayload: text, Context: context,
-		// Gitea's runner writes into this map and cannot stand an empty one.
-		Secrets: map[string]string{"GITEA_TOKEN": context.GetFields()["token"].GetStringValue()},
+		Id: k.ID, WorkflowPayload: text, Context: context, Secrets: given,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode task %d: %w", k.ID, err)

@@ -33,6 +33,7 @@ type JobSpec struct {
 	Timeout   time.Duration     `json:"timeout"`
 	RetrySafe bool              `json:"retry_safe,omitempty"` // may run again when its runner was lost
 	Env       map[string]string `json:"env,omitempty"`
+	Secrets   []string          `json:"secrets,omitempty"` // names; each step has the value in the variable of that name
 	Steps     []StepSpec        `json:"steps"`
 }
 
@@ -43,9 +44,10 @@ type StepSpec struct {
 }
 
 var (
-	labelForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	nameForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_. -]{0,62}$`)
-	envForm   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	labelForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	nameForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_. -]{0,62}$`)
+	secretForm = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,127}$`)
+	envForm    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 )
 
 // at is an error with its place.
@@ -53,8 +55,9 @@ func at(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", File, n.Line, fmt.Errorf(format, args...))
 }
 
-// ParsePresubmit reads a definition. Its errors name file, line and reason; they are meant for the author.
-func ParsePresubmit(text []byte) ([]JobSpec, error) {
+// ParsePresubmit reads a definition; has says which secrets the repository has. Errors name file, line and reason; they
+// are meant for the author.
+func ParsePresubmit(text []byte, has func(secret string) bool) ([]JobSpec, error) {
 	if len(text) > maxFile {
 		return nil, fmt.Errorf("%s: larger than %d KiB", File, maxFile>>10)
 	}
@@ -82,7 +85,7 @@ func ParsePresubmit(text []byte) ([]JobSpec, error) {
 	}
 	var jobs []JobSpec
 	for _, n := range list.Content {
-		more, err := parseJob(n)
+		more, err := parseJob(n, has)
 		if err != nil {
 			return nil, err
 		}
@@ -146,7 +149,7 @@ type axis struct {
 	values []string
 }
 
-func parseJob(n *yaml.Node) ([]JobSpec, error) {
+func parseJob(n *yaml.Node, has func(secret string) bool) ([]JobSpec, error) {
 	j := JobSpec{Timeout: defaultTimeout, Env: map[string]string{}}
 	var axes []axis
 	err := fields(n, "a job: a mapping with name, runs-on and steps", map[string]func(*yaml.Node) error{
@@ -166,9 +169,10 @@ func parseJob(n *yaml.Node) ([]JobSpec, error) {
 			}
 			return nil
 		},
-		"env":    func(v *yaml.Node) error { return env(v, j.Env) },
-		"matrix": func(v *yaml.Node) (err error) { axes, err = matrix(v); return err },
-		"steps":  func(v *yaml.Node) error { return steps(v, &j.Steps) },
+		"env":     func(v *yaml.Node) error { return env(v, j.Env) },
+		"secrets": func(v *yaml.Node) error { return secrets(v, has, &j.Secrets) },
+		"matrix":  func(v *yaml.Node) (err error) { axes, err = matrix(v); return err },
+		"steps":   func(v *yaml.Node) error { return steps(v, &j.Steps) },
 	})
 	switch {
 	case err != nil:
@@ -210,6 +214,11 @@ func combine(n *yaml.Node, j JobSpec, axes []axis) ([]JobSpec, error) {
 	}
 	var out []JobSpec
 	for _, p := range picks {
+		for _, name := range j.Secrets {
+			if _, ok := p.env[name]; ok {
+				return nil, at(n, "job %q has %s as a secret and in env or matrix", j.Name, name)
+			}
+		}
 		one := j
 		one.Env = p.env
 		if len(p.words) > 0 {
@@ -267,10 +276,8 @@ func env(n *yaml.Node, to map[string]string) error {
 		if !envForm.MatchString(k.Value) {
 			return at(k, "env: %q is no name of a variable", k.Value)
 		}
-		for _, own := range []string{"SIGNALBOX_", "GITHUB_", "GITEA_", "FORGEJO_", "RUNNER_", "ACTIONS_"} {
-			if strings.HasPrefix(strings.ToUpper(k.Value), own) {
-				return at(k, "env: names that begin with %s are set by the runner", own)
-			}
+		if own := reserved(k.Value); own != "" {
+			return at(k, "env: names that begin with %s are set by the runner", own)
 		}
 		if _, twice := to[k.Value]; twice {
 			return at(k, "env: %s is given twice", k.Value)
@@ -281,6 +288,35 @@ func env(n *yaml.Node, to map[string]string) error {
 		to[k.Value] = v
 	}
 	return nil
+}
+
+func secrets(n *yaml.Node, has func(string) bool, to *[]string) error {
+	if n.Kind != yaml.SequenceNode {
+		return at(n, "secrets: expected a list of names")
+	}
+	for _, c := range n.Content {
+		switch {
+		case c.Kind != yaml.ScalarNode || !SecretName(c.Value) || !has(c.Value):
+			return at(c, "secrets: this repository has no secret %.40q; the operator of Signalbox gives it one", c.Value)
+		case slices.Contains(*to, c.Value):
+			return at(c, "secrets: %s is named twice", c.Value)
+		}
+		*to = append(*to, c.Value)
+	}
+	return nil
+}
+
+// SecretName says whether a secret may have this name: that of a variable in capitals, and none that runners set.
+func SecretName(s string) bool { return secretForm.MatchString(s) && reserved(s) == "" }
+
+// reserved is the beginning of a name that the runner sets itself; empty = none.
+func reserved(name string) string {
+	for _, own := range []string{"SIGNALBOX_", "GITHUB_", "GITEA_", "FORGEJO_", "RUNNER_", "ACTIONS_"} {
+		if strings.HasPrefix(strings.ToUpper(name), own) {
+			return own
+		}
+	}
+	return ""
 }
 
 func matrix(n *yaml.Node) ([]axis, error) {

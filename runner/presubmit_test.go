@@ -11,6 +11,17 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
+func hasSecret(name string) bool { return name == "DEPLOY_KEY" || name == "NPM_TOKEN" }
+
+// lent is what a job asks for.
+func lent(j JobSpec) loan {
+	l := loan{secrets: map[string]string{}}
+	for _, name := range j.Secrets {
+		l.secrets[name] = "the value of " + name
+	}
+	return l
+}
+
 const goodFile = `# a comment
 jobs:
   - name: unit
@@ -18,6 +29,7 @@ jobs:
     timeout: 20m
     retry-safe: true
     env: {A: "1", B: two words}
+    secrets: [NPM_TOKEN]
     matrix:
       go: ["1.25", "1.26"]
       data-base: [pg]
@@ -32,15 +44,16 @@ jobs:
 `
 
 func TestParsePresubmit(t *testing.T) {
-	got, err := ParsePresubmit([]byte(goodFile))
+	got, err := ParsePresubmit([]byte(goodFile), hasSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	unit := func(v string) JobSpec {
 		return JobSpec{
 			Name: "unit (" + v + ", pg)", RunsOn: []string{"linux", "big"}, Timeout: 20 * time.Minute, RetrySafe: true,
-			Env:   map[string]string{"A": "1", "B": "two words", "MATRIX_GO": v, "MATRIX_DATA_BASE": "pg"},
-			Steps: []StepSpec{{Name: "build", Run: "make"}, {Run: "make test\n"}},
+			Env:     map[string]string{"A": "1", "B": "two words", "MATRIX_GO": v, "MATRIX_DATA_BASE": "pg"},
+			Secrets: []string{"NPM_TOKEN"},
+			Steps:   []StepSpec{{Name: "build", Run: "make"}, {Run: "make test\n"}},
 		}
 	}
 	want := []JobSpec{unit("1.25"), unit("1.26"), {
@@ -76,6 +89,11 @@ func TestParsePresubmitRefuses(t *testing.T) {
 		job("  matrix: {go: [a, a]}\n"):          `"a" is given twice`,
 		job("  matrix: {go: [a], GO: [b]}\n"):    ":5: matrix",
 		job("  matrix: {a: [x]}\n  env: {MATRIX_A: y}\n"):                                      "which the matrix",
+		job("  secrets: NPM_TOKEN\n"):                                                          ":5: secrets: expected a list",
+		job("  secrets:\n  - NPM_TOKEN\n  - OTHER\n"):                                          `:7: secrets: this repository has no secret "OTHER"`,
+		job("  secrets: [NPM_TOKEN, NPM_TOKEN]\n"):                                             ":5: secrets: NPM_TOKEN is named twice",
+		job("  secrets: [npm_token]\n"):                                                        ":5: secrets: this repository has no",
+		job("  secrets: [NPM_TOKEN]\n  env: {NPM_TOKEN: x}\n"):                                 `:2: job "unit" has NPM_TOKEN as a secret and in env`,
 		job("- name: unit\n  runs-on: linux\n  steps: [{run: make}]\n"):                        `:5: a second job is named "unit"`,
 		job("- &a {name: b, runs-on: c, steps: [{run: d}]}\n"):                                 ":5: anchors",
 		"jobs:\n- runs-on: linux\n  steps: [{run: make}]\n":                                    ":2: the job has no name",
@@ -88,7 +106,7 @@ func TestParsePresubmitRefuses(t *testing.T) {
 		job("  matrix: {a: [1,2,3,4,5,6,7,8,9], b: [1,2,3,4,5,6,7,8,9]}\n"):                    "more than 64 combinations",
 		"jobs:\n" + strings.Repeat(" ", maxFile):                                               "larger than",
 	} {
-		if _, err := ParsePresubmit([]byte(text)); err == nil || !strings.Contains(err.Error(), says) || !strings.HasPrefix(err.Error(), File+":") {
+		if _, err := ParsePresubmit([]byte(text), hasSecret); err == nil || !strings.Contains(err.Error(), says) || !strings.HasPrefix(err.Error(), File+":") {
 			t.Errorf("%.60q: %v, want %q", text, err, says)
 		}
 	}
@@ -98,12 +116,12 @@ func FuzzParsePresubmit(f *testing.F) {
 	f.Add([]byte(goodFile))
 	f.Add([]byte("jobs:\n- {name: a, runs-on: b, steps: [{run: c}], matrix: {x: [1]}}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		jobs, err := ParsePresubmit(text)
+		jobs, err := ParsePresubmit(text, hasSecret)
 		if err != nil {
 			return
 		}
 		for _, j := range jobs {
-			b, err := freeze([]byte("k"), Task{ID: 1, Job: 1, Attempt: 1}, definition{Run: run("r"), Clone: "c", Job: j})
+			b, err := freeze([]byte("k"), Task{ID: 1, Job: 1, Attempt: 1}, definition{Run: run("r"), Clone: "c", Job: j}, lent(j))
 			if err != nil {
 				continue // a text that no protobuf takes
 			}
@@ -136,13 +154,13 @@ func oneJob(t *testing.T, b []byte, j JobSpec) workflowJob {
 }
 
 func TestPayload(t *testing.T) {
-	jobs, err := ParsePresubmit([]byte(goodFile))
+	jobs, err := ParsePresubmit([]byte(goodFile), hasSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	key := []byte("k")
 	frozen := func(id int64) []byte {
-		b, err := freeze(key, Task{ID: id, Job: 3, Attempt: 1}, definition{Run: run("r"), Clone: "https://x/o/r.git", Job: jobs[0]})
+		b, err := freeze(key, Task{ID: id, Job: 3, Attempt: 1}, definition{Run: run("r"), Clone: "https://x/o/r.git", Job: jobs[0]}, lent(jobs[0]))
 		if err != nil {
 			t.Fatal(err)
 		}

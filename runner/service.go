@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"crypto/cipher"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
 )
 
@@ -43,6 +45,7 @@ var (
 	errLate      = errors.New("the caller will not hear the answer")
 	errUnknown   = connect.NewError(connect.CodeUnauthenticated, errors.New("unregistered runner"))
 	errBadToken  = connect.NewError(connect.CodeInvalidArgument, errors.New("the registration token is unknown, spent or expired, or grants none of these labels"))
+	errNoSource  = errors.New("its forge is not configured any more")
 	errNoTask    = connect.NewError(connect.CodeNotFound, errors.New("no such task of this runner"))
 )
 
@@ -55,11 +58,15 @@ type Store interface {
 
 // Options are what a Service needs; all but URL are required.
 type Options struct {
-	Engine  *actor.Engine
-	Store   Store // the engine's
-	Pool    state.Subject
-	Key     []byte // secret of this installation: what is derived from it is given to tasks
-	URL     string // of this server, for the links in checks; empty = none
+	Engine *actor.Engine
+	Store  Store // the engine's
+	Pool   state.Subject
+	Key    []byte // secret of this installation: what is derived from it is given to tasks
+	URL    string // of this server, for the links in checks; empty = none
+	// Secrets are what jobs of a repository may ask for by name; nil = none. A value is looked up when a job is assigned.
+	Secrets func(repo forge.Repo) map[string]string
+	// Source is the forge of a configured name; nil where every repository is public.
+	Source  func(instance string) (Source, error)
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 }
@@ -71,15 +78,23 @@ type Service struct {
 	store  Store
 	pool   state.Subject
 	key    []byte
+	sealed cipher.AEAD
 	url    string
+	secret func(repo forge.Repo) map[string]string
+	source func(instance string) (Source, error)
 	log    *zap.Logger
 	calls  *prometheus.CounterVec
 	accept prometheus.Histogram
 }
 
-// New makes the service. The error is that of registering metrics.
+// New makes the service. The error is that of deriving a key or registering metrics.
 func New(o Options) (*Service, error) {
-	s := &Service{engine: o.Engine, store: o.Store, pool: o.Pool, key: o.Key, url: strings.TrimSuffix(o.URL, "/"), log: o.Log,
+	sealed, err := sealing(o.Key)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{engine: o.Engine, store: o.Store, pool: o.Pool, key: o.Key, sealed: sealed, url: strings.TrimSuffix(o.URL, "/"),
+		secret: o.Secrets, source: o.Source, log: o.Log,
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signalbox_runner_fetches_total", Help: "FetchTask calls by what they were answered: assigned, replayed, spent, late, none.",
 		}, []string{"answer"}),
@@ -259,7 +274,6 @@ func (c calls) FetchTask(ctx context.Context, r *connect.Request[runnerv1.FetchT
 		served  int64
 		frozen  []byte
 		l       looked
-		def     definition
 	)
 	for round := 0; ; round++ {
 		err := c.s.ask(ctx, func(t *turn) (err error) {
@@ -271,8 +285,10 @@ func (c calls) FetchTask(ctx context.Context, r *connect.Request[runnerv1.FetchT
 				if end, ok := ctx.Deadline(); ctx.Err() != nil || ok && time.Until(end) < lateFetch {
 					return nil, errLate
 				}
-				frozen, err = freeze(c.s.key, k, def)
-				return frozen, err
+				if frozen, err = freeze(c.s.key, k, l.def, l.loan); err != nil {
+					return nil, err
+				}
+				return c.s.seal(k.ID, frozen), nil
 			})
 			return err
 		})
@@ -284,7 +300,7 @@ func (c calls) FetchTask(ctx context.Context, r *connect.Request[runnerv1.FetchT
 			err = actor.ErrBusy
 		}
 		if err == nil && got.Need != 0 {
-			l, def, err = c.s.lookFor(ctx, who.uuid, key, got.Need, served)
+			l, err = c.s.lookFor(ctx, who.uuid, key, got.Need, served)
 			if err == nil {
 				continue
 			}
@@ -298,55 +314,102 @@ func (c calls) FetchTask(ctx context.Context, r *connect.Request[runnerv1.FetchT
 	answer := "none"
 	switch {
 	case got.Replay:
-		var err error
-		if frozen, err = c.s.store.Record(ctx, c.s.pool, payloadRecord(got.Task)); err != nil {
+		record, err := c.s.store.Record(ctx, c.s.pool, payloadRecord(got.Task))
+		if err != nil {
 			return nil, c.s.failed(ctx, "FetchTask", err)
+		}
+		if out.Task, err = c.s.open(got.Task, record); err != nil {
+			// Not an error for the runner: it would ask with this key, and so keep the task alive, for ever.
+			c.s.log.Warn("a task cannot be handed out again", zap.Error(err))
+			answer = "spent"
+			break
 		}
 		out.TasksVersion, answer = 0, "replayed"
 	case got.Spent:
 		answer = "spent"
 	case got.Task != 0:
-		answer = "assigned"
-	}
-	c.s.calls.WithLabelValues(answer).Inc()
-	if got.Task != 0 {
-		out.Task = &runnerv1.Task{}
+		out.Task, answer = &runnerv1.Task{}, "assigned"
 		if err := proto.Unmarshal(frozen, out.Task); err != nil {
 			return nil, c.s.failed(ctx, "FetchTask", fmt.Errorf("decode task %d: %w", got.Task, err))
 		}
 	}
+	c.s.calls.WithLabelValues(answer).Inc()
 	return connect.NewResponse(out), nil
 }
 
 // lookFor reads what the decision of a FetchTask needs. served was read before: whoever assigns this runner another
 // task meanwhile changes it, so the answer on the key is never older than the decision thinks.
-func (s *Service) lookFor(ctx context.Context, runner, key string, job, served int64) (looked, definition, error) {
-	l, d := looked{job: job, served: served}, definition{}
+func (s *Service) lookFor(ctx context.Context, runner, key string, job, served int64) (looked, error) {
+	l := looked{job: job, served: served}
 	if key != "" {
 		_, err := s.store.Record(ctx, s.pool, keyRecord(runner, key))
 		if err != nil && !errors.Is(err, state.ErrNotFound) {
-			return looked{}, d, fmt.Errorf("look for a request key: %w", err)
+			return looked{}, fmt.Errorf("look for a request key: %w", err)
 		}
 		l.spent = err == nil
 	}
 	raw, err := s.store.Record(ctx, s.pool, jobRecord(job))
 	if errors.Is(err, state.ErrNotFound) {
-		return looked{}, d, nil // it has ended meanwhile
+		return looked{}, nil // it has ended meanwhile
 	}
 	if err == nil {
-		err = json.Unmarshal(raw, &d)
+		err = json.Unmarshal(raw, &l.def)
 	}
 	if err != nil {
-		return looked{}, d, fmt.Errorf("read the definition of job %d: %w", job, err)
+		return looked{}, fmt.Errorf("read the definition of job %d: %w", job, err)
 	}
-	return l, d, nil
+	if !l.spent {
+		l.loan, err = s.lend(ctx, l.def)
+	}
+	return l, err
 }
 
-// reported is the word of a runner on a task, and what it is to be told. A task that has ended is looked up.
-func (s *Service) reported(ctx context.Context, who caller, r report) (Result, error) {
+// lend looks up what a job gets beside its definition. What will not be there later either is no error but the job's
+// end, or it would stand in the way of all behind it.
+func (s *Service) lend(ctx context.Context, d definition) (loan, error) {
+	l := loan{secrets: map[string]string{}}
+	repo := d.Run.Ref.Repo
+	if len(d.Job.Secrets) > 0 {
+		all := s.secretsOf(repo)
+		for _, name := range d.Job.Secrets {
+			v, ok := all[name]
+			if !ok {
+				return loan{broken: "the secret " + name + " is not given to this repository any more"}, nil
+			}
+			l.secrets[name] = v
+		}
+	}
+	if !repo.Private {
+		return l, nil
+	}
+	err := errNoSource
+	if s.source != nil {
+		var from Source
+		if from, err = s.source(repo.Instance); err == nil {
+			l.token, err = from.CheckoutToken(ctx, repo)
+		}
+	}
+	if f := forge.Classify(err); err != nil && (f.Class == forge.Retriable || f.Class == forge.Contention) {
+		return loan{}, fmt.Errorf("lend %s to a runner: %w", repo.Name, err)
+	} else if err != nil {
+		return loan{broken: "this repository cannot be checked out: " + strings.ReplaceAll(err.Error(), "${{", "")}, nil
+	}
+	return l, nil
+}
+
+func (s *Service) secretsOf(repo forge.Repo) map[string]string {
+	if s.secret == nil {
+		return nil
+	}
+	return s.secret(repo)
+}
+
+// reported is the word of a runner on a task, and what it is to be told; open says that the task had not ended before. One
+// that has is looked up.
+func (s *Service) reported(ctx context.Context, who caller, r report) (is Result, open bool, err error) {
 	var out reported
 	waited := time.Duration(-1)
-	err := s.ask(ctx, func(t *turn) error {
+	err = s.ask(ctx, func(t *turn) error {
 		if err := who.check(t.p); err != nil {
 			return err
 		}
@@ -359,32 +422,32 @@ func (s *Service) reported(ctx context.Context, who caller, r report) (Result, e
 		return nil
 	})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if out.Known {
 		if waited >= 0 {
 			s.accept.Observe(waited.Seconds())
 		}
-		return out.Result, nil
+		return out.Result, true, nil
 	}
 	raw, err := s.store.Record(ctx, s.pool, taskRecord(r.Task))
 	if errors.Is(err, state.ErrNotFound) {
-		return "", errNoTask
+		return "", false, errNoTask
 	}
 	var e ended
 	if err == nil {
 		err = json.Unmarshal(raw, &e)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the end of task %d: %w", r.Task, err)
+		return "", false, fmt.Errorf("read the end of task %d: %w", r.Task, err)
 	}
 	if e.Runner != who.uuid {
-		return "", errNoTask
+		return "", false, errNoTask
 	}
 	if r.Result == InProgress { // it goes on with what is over: no other answer stops it
-		return Cancelled, nil
+		return Cancelled, false, nil
 	}
-	return e.Result, nil
+	return e.Result, false, nil
 }
 
 // UpdateTask is a heartbeat, or the last word.
@@ -401,7 +464,7 @@ func (c calls) UpdateTask(ctx context.Context, r *connect.Request[runnerv1.Updat
 			}
 		}
 	}
-	is, err := c.s.reported(ctx, who, w)
+	is, _, err := c.s.reported(ctx, who, w)
 	if err != nil {
 		return nil, c.s.failed(ctx, "UpdateTask", err)
 	}
@@ -436,17 +499,40 @@ func (r Result) message() runnerv1.Result {
 	return runnerv1.Result_RESULT_CANCELLED
 }
 
-// UpdateLog appends rows, and is a heartbeat too.
+// UpdateLog appends rows, and is a heartbeat too. A task's log ends with the task, as its secrets do: rows that come
+// later could be masked no more, and are taken off the runner and dropped.
 func (c calls) UpdateLog(ctx context.Context, r *connect.Request[runnerv1.UpdateLogRequest]) (*connect.Response[runnerv1.UpdateLogResponse], error) {
-	who := callerOf(r.Header())
-	if _, err := c.s.reported(ctx, who, report{Runner: who.uuid, Task: r.Msg.GetTaskId()}); err != nil {
-		return nil, c.s.failed(ctx, "UpdateLog", err)
+	who, id := callerOf(r.Header()), r.Msg.GetTaskId()
+	_, open, err := c.s.reported(ctx, who, report{Runner: who.uuid, Task: id})
+	var m mask
+	if err == nil && open {
+		m, open, err = c.s.maskOf(ctx, id)
 	}
-	ack, err := c.s.append(ctx, r.Msg.GetTaskId(), r.Msg.GetIndex(), r.Msg.GetRows(), r.Msg.GetNoMore())
+	ack := r.Msg.GetIndex() + int64(len(r.Msg.GetRows()))
+	if err == nil && open {
+		ack, err = c.s.append(ctx, id, r.Msg.GetIndex(), r.Msg.GetRows(), r.Msg.GetNoMore(), m)
+	}
 	if err != nil {
 		return nil, c.s.failed(ctx, "UpdateLog", err)
 	}
 	return connect.NewResponse(&runnerv1.UpdateLogResponse{AckIndex: ack}), nil
+}
+
+// maskOf is what a task's log must not show; open is false if the task has ended meanwhile.
+func (s *Service) maskOf(ctx context.Context, task int64) (m mask, open bool, err error) {
+	record, err := s.store.Record(ctx, s.pool, payloadRecord(task))
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read the payload of task %d: %w", task, err)
+	}
+	t, err := s.open(task, record)
+	if err != nil { // rows that cannot be masked are not kept
+		s.log.Warn("rows of a log are dropped", zap.Error(err))
+		return nil, false, nil
+	}
+	return newMask(t.GetSecrets()), true, nil
 }
 
 // Invite makes a registration token that grants labels until it expires, or to the first runner only.

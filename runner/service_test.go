@@ -297,7 +297,7 @@ func TestOneJobFromWishToVerdict(t *testing.T) {
 		t.Fatalf("told %+v", got)
 	}
 	var text strings.Builder
-	more, err := s.WriteLog(t.Context(), &text, id)
+	_, more, err := s.WriteLog(t.Context(), &text, id, 0)
 	if want := "1970-01-01T00:00:00.000Z one\n1970-01-01T00:00:00.000Z two\n1970-01-01T00:00:00.000Z three\n"; err != nil || more || text.String() != want {
 		t.Fatalf("log %q, more %v, %v", text.String(), more, err)
 	}
@@ -461,7 +461,7 @@ func TestLogQuota(t *testing.T) {
 		}
 	}
 	var text strings.Builder
-	if _, err := s.WriteLog(t.Context(), &text, id); err != nil {
+	if _, _, err := s.WriteLog(t.Context(), &text, id, 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := text.Len(); n > logQuota+100 || !strings.HasSuffix(text.String(), logMarker+"\n") {

@@ -17,8 +17,10 @@ import (
 type Source interface {
 	// File reads one file of a repository at a commit; a Fault of class NotFound if it is not there.
 	File(ctx context.Context, repo forge.Repo, sha, path string) ([]byte, error)
-	// Clone is the address at which git finds the repository without credentials.
+	// Clone is the address at which git finds the repository; it contains no credential.
 	Clone(repo forge.Repo) string
+	// CheckoutToken is a fresh password for git, good for reading this repository and for nothing else.
+	CheckoutToken(ctx context.Context, repo forge.Repo) (string, error)
 }
 
 // Trigger starts runs in a pool. It asks rather than tells: Find must see what Start has done, or the cancel of a run
@@ -55,8 +57,10 @@ func (t *Trigger) receipt(key string) forge.Receipt {
 // Start reads the definition at the tip of the base branch and puts its jobs into the pool, once for each run key.
 func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
 	const op = "start presubmit on runners"
-	if run.Ref.Repo.Private {
-		return forge.Receipt{}, fault(op, forge.Permanent, errors.New("private repositories need the GitHub App: runners would have no token to check them out with"))
+	if run.Ref.Repo.Private { // each task gets its own; this one shows, where the author sees it, that there will be one
+		if _, err := t.source.CheckoutToken(ctx, run.Ref.Repo); err != nil {
+			return forge.Receipt{}, err
+		}
 	}
 	text, err := t.source.File(ctx, run.Ref.Repo, run.BaseSHA, File)
 	if f := forge.Classify(err); err != nil && f.Class == forge.NotFound {
@@ -64,7 +68,8 @@ func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	} else if err != nil {
 		return forge.Receipt{}, err
 	}
-	jobs, err := ParsePresubmit(text)
+	secrets := t.service.secretsOf(run.Ref.Repo)
+	jobs, err := ParsePresubmit(text, func(name string) bool { _, ok := secrets[name]; return ok })
 	if err != nil {
 		return forge.Receipt{}, fault(op, forge.Permanent, err)
 	}

@@ -19,6 +19,13 @@ func (f tree) File(_ context.Context, _ forge.Repo, sha, path string) ([]byte, e
 	return nil, &forge.Fault{Class: forge.NotFound, Op: "read file", Err: errors.New("no")}
 }
 
+func (tree) CheckoutToken(_ context.Context, r forge.Repo) (string, error) {
+	if r.Name == "o/secret" {
+		return "a token for " + r.Name, nil
+	}
+	return "", &forge.Fault{Class: forge.Permanent, Op: "make a checkout token", Err: errors.New("private repositories need the GitHub App")}
+}
+
 func (tree) Clone(r forge.Repo) string { return "https://forge.example.org/" + r.Name + ".git" }
 
 func TestTrigger(t *testing.T) {

@@ -43,7 +43,7 @@ type connected struct {
 	hook  forgeHook
 	// starter is the adapter of a trigger that belongs to this kind of forge.
 	starter func(Trigger) (prmanager.Trigger, error)
-	source  runner.Source // what runners check out; nil where that is not known yet
+	source  runner.Source // what runners check out
 }
 
 var (
@@ -64,7 +64,7 @@ func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected
 		if err != nil {
 			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
 		}
-		return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, nil}, nil
+		return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, c}, nil
 	}
 	c, err := github.New(github.Options{
 		Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
@@ -106,7 +106,7 @@ const (
 // forgeKind is the kind of forge that a trigger belongs to; empty = any.
 func (t Trigger) forgeKind() string {
 	switch t.Kind {
-	case ActionsApproval, Workflow, RepositoryDispatch, Runner:
+	case ActionsApproval, Workflow, RepositoryDispatch:
 		return kindGitHub
 	case GitLabPipeline:
 		return kindGitLab

@@ -84,7 +84,7 @@ func runPage(w http.ResponseWriter, r *http.Request, s *runner.Service) {
 	fmt.Fprintf(w, "run %s: %s\n", r.PathValue("key"), cmp.Or(string(v.Result), "queued"))
 	for _, l := range v.Logs {
 		fmt.Fprintf(w, "\n== %s, attempt %d (task %d): %s\n", l.Job, l.Attempt, l.Task, cmp.Or(string(v.Jobs[l.Job]), "not ended"))
-		if _, err := s.WriteLog(r.Context(), w, l.Task); err != nil {
+		if _, _, err := s.WriteLog(r.Context(), w, l.Task, 0); err != nil {
 			fmt.Fprintln(w, "[the rest cannot be read now]")
 			return
 		}

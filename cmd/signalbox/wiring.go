@@ -88,8 +88,8 @@ func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 		}
 		return w.http.Trigger(t.URL)
 	case Runner:
-		if w.runners == nil || c.source == nil {
-			return nil, errors.New("runners cannot check out from this forge yet")
+		if w.runners == nil {
+			return nil, errors.New("no runners are served")
 		}
 		return runner.NewTrigger(w.runners, c.source), nil
 	}

@@ -45,3 +45,33 @@ func (c *Client) Clone(repo forge.Repo) string {
 	u := url.URL{Scheme: c.base.Scheme, Host: strings.TrimPrefix(c.base.Host, "api."), Path: "/" + repo.Name + ".git"}
 	return u.String()
 }
+
+// CheckoutToken mints a token of the App that reads the contents of this repository and nothing else, for at most an
+// hour: 1 call. A personal token is never lent: it can do more, elsewhere too, and for longer.
+func (c *Client) CheckoutToken(ctx context.Context, repo forge.Repo) (string, error) {
+	const op = "make a checkout token"
+	if c.app == nil {
+		return "", permanent(op, errors.New("private repositories need the GitHub App: runners would have no token to check them out with"))
+	}
+	id := repo.Installation
+	if id == 0 {
+		owner, name, ok := strings.Cut(repo.Name, "/")
+		if !ok || !plain(owner) || !plain(name) {
+			return "", permanent(op, errName)
+		}
+		var err error
+		if id, err = c.installation(ctx, owner, name); err != nil {
+			return "", err
+		}
+	}
+	token, _, err := c.app.Apps.CreateInstallationToken(ctx, id, &gh.InstallationTokenOptions{
+		RepositoryIDs: []int64{repo.ID}, Permissions: &gh.InstallationPermissions{Contents: gh.String("read")},
+	})
+	if err != nil {
+		return "", c.fault(op, err)
+	}
+	if token.GetToken() == "" {
+		return "", incomplete(op)
+	}
+	return token.GetToken(), nil
+}
