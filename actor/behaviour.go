@@ -96,11 +96,16 @@ type Entry struct {
 	Rev  int64     `json:"rev"` // unique within the subject; grows
 	Born time.Time `json:"born"`
 	// Unsure is since when a call for this key may have left without its answer being recorded; zero = none has.
-	Unsure      time.Time `json:"unsure,omitzero"`
+	Unsure time.Time `json:"unsure,omitzero"`
+	// Left is when the newest such call ended as far as anybody knows, and moves with each: what must not be overtaken
+	// by an earlier call waits from then on.
+	Left        time.Time `json:"left,omitzero"`
 	Tries       int       `json:"tries,omitempty"`
 	Contentions int       `json:"contentions,omitempty"`
 	LastError   string    `json:"last_error,omitempty"`
-	FailingFrom time.Time `json:"failing_from,omitzero"`
+	// LastData is the Data that came with LastError.
+	LastData    json.RawMessage `json:"last_data,omitempty"`
+	FailingFrom time.Time       `json:"failing_from,omitzero"`
 }
 
 // Attempted says whether a call for this entry may ever have left.

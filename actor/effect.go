@@ -127,7 +127,7 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 		cur.Unsure = x.Unsure // looked up first after a failover: "not found" is believed from then on, not from the next look
 	}
 	if out.Err != nil {
-		cur.LastError = out.Err.Error()
+		cur.LastError, cur.LastData = out.Err.Error(), out.Data
 		if cur.FailingFrom.IsZero() {
 			cur.FailingFrom = a.at
 		}
@@ -165,6 +165,7 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 		if cur.Unsure.IsZero() {
 			cur.Unsure = a.at
 		}
+		cur.Left = a.at
 		if a.orderly {
 			break
 		}

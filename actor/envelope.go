@@ -179,9 +179,9 @@ func (e *envelope) merge(wishes []Wish, now time.Time, inFlight bool) {
 			continue
 		}
 		e.Rev++
-		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure}
+		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure, Left: old.Left}
 		if attempted && next.Unsure.IsZero() {
-			next.Unsure = now
+			next.Unsure, next.Left = now, now
 		}
 		e.Outbox[i] = next
 	}

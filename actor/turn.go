@@ -223,6 +223,7 @@ func (t *turn) takeover(before string) error {
 			if env.Outbox[i].Unsure.IsZero() {
 				env.Outbox[i].Unsure = now
 			}
+			env.Outbox[i].Left = now
 		}
 		env.planReconcile(now.Add(t.locker.TTL()+t.k.EffectTimeout), "takeover")
 		c := state.Commit{Journal: [][]byte{mustJSON(map[string]any{"at": now, "why": []string{"Taken_Over"}, "crashes": env.Crashes})}}
