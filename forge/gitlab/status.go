@@ -17,7 +17,8 @@ var _ status.Statuses = (*Client)(nil)
 // pending or running job of ours with the same name in the same pipeline, and otherwise makes a new one that hides the
 // old as retried; so a New run that comes before the end of the one before it takes that one's job over. That a job
 // refuses the state it is in is no error; the receipt is then s's own, or read where s has none (1 call more). GitLab's
-// refusals for good are permanent: 400, and 422 where a pipeline has as many jobs as it may.
+// refusals for good are permanent: 400, and 422 where a pipeline has as many jobs as it may. What runs cannot become
+// skipped there; it is canceled, which passes as little (1 call more).
 //
 // Jobs stay in the pipeline of the first receipt. Where that is gone GitLab chooses one by s.Ref (1 call more); a
 // pipeline that the client named is never exchanged for another (gl#443254).
@@ -35,8 +36,16 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 		o.PipelineID = &s.PipelineID
 	}
 	made, _, err := c.api.Commits.SetCommitStatus(pid, s.SHA, o, with(ctx))
-	if notThere(err) && o.PipelineID != nil && s.ID != "" {
+	again := true
+	switch {
+	case notThere(err) && o.PipelineID != nil && s.ID != "":
 		o.PipelineID = nil
+	case stuckIn(err) == string(gl.Running) && s.State == forge.StatusSkipped:
+		o.State = gl.Canceled
+	default:
+		again = false
+	}
+	if again {
 		made, _, err = c.api.Commits.SetCommitStatus(pid, s.SHA, o, with(ctx))
 	}
 	if err != nil {
@@ -69,7 +78,7 @@ func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.Status
 		return forge.StatusReceipt{}, false, err
 	}
 	r = receiptOf(newest)
-	return r, !(s.New && r.ID == s.ID) && newest.Status == string(s.State) && newest.Description == cut(s.Description, maxField) &&
+	return r, !(s.New && r.ID == s.ID) && isIn(newest.Status, s.State) && newest.Description == cut(s.Description, maxField) &&
 		newest.TargetURL == link(s.TargetURL) && (s.Coverage == nil || newest.Coverage == *s.Coverage), nil
 }
 
@@ -90,6 +99,10 @@ func commit(op string, s forge.Status) (pid any, err error) {
 
 func receiptOf(s *gl.CommitStatus) forge.StatusReceipt {
 	return forge.StatusReceipt{ID: strconv.FormatInt(s.ID, 10), PipelineID: s.PipelineID}
+}
+
+func isIn(is string, want forge.StatusState) bool {
+	return is == string(want) || want == forge.StatusSkipped && is == string(gl.Canceled)
 }
 
 // already says that a job which refused a state needs no more: it is in that state, or runs where it should wait.

@@ -48,6 +48,10 @@ func TestStatusRuns(t *testing.T) {
 	if s.ID != first {
 		t.Error("an update made another job")
 	}
+	// GitLab's jobs cannot be skipped once they run.
+	if got := strings.Join(w.repo.Statuses(sha), ", "); got != "ci/build pending, ci/build running, ci/build canceled" {
+		t.Errorf("statuses: %s", got)
+	}
 	// The next run is another job in the same pipeline, also where it says the same.
 	s.Run, s.New = "run-2", true
 	if _, found, err := w.c.FindStatus(t.Context(), s); found || err != nil {
@@ -157,7 +161,12 @@ func TestStatusClasses(t *testing.T) {
 			t.Errorf("%s: %v, %d posts", refusal, err, len(posted()))
 		}
 	}
-	c, _ := answering(t, "404 404 References for commit Not Found")
+	// What is known of the job need not be read.
+	c, _ := answering(t, "400 Cannot transition status via :run from :running (Reason(s): x)")
+	if r, err := c.WriteStatus(t.Context(), s); err != nil || r != (forge.StatusReceipt{ID: "4", PipelineID: 3}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	c, _ = answering(t, "404 404 References for commit Not Found")
 	s.PipelineID = 0
 	if _, err := c.WriteStatus(t.Context(), s); classOf(t, err) != forge.NotFound {
 		t.Errorf("replica lag: %v", err)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -324,80 +323,4 @@ func (f *Forge) cancelPipeline(c call) (int, any) {
 		p.become("canceled")
 	}
 	return 200, p.shown()
-}
-
-func (s *status) shown() map[string]any {
-	return map[string]any{
-		"id": s.id, "sha": s.sha, "ref": s.ref, "name": s.name, "status": s.state, "description": s.text, "target_url": s.url,
-		"pipeline_id": s.pipeline, "author": s.by.shown(), "created_at": shown(s.at),
-	}
-}
-
-func (f *Forge) listStatuses(c call) (int, any) {
-	newest := map[string]*status{}
-	for _, s := range c.p.statuses {
-		if name := c.URL.Query().Get("name"); s.sha == c.PathValue("sha") && (name == "" || name == s.name) {
-			newest[fmt.Sprint(s.name, s.pipeline, s.by.ID)] = s
-		}
-	}
-	out := []map[string]any{}
-	for _, s := range c.p.statuses {
-		if slices.ContainsFunc(slices.Collect(maps.Values(newest)), func(n *status) bool { return n == s }) {
-			out = append(out, s.shown())
-		}
-	}
-	return page(c, out)
-}
-
-// event is the transition of a job that leads to a state.
-func event(state string) string {
-	return map[string]string{"pending": "enqueue", "running": "run", "success": "success", "failed": "drop", "canceled": "cancel", "skipped": "skip"}[state]
-}
-
-// postStatus keeps GitLab's rules: the commit must be on a branch of this project; one post at a time for a commit; an
-// update meets only a running or pending job of the same pipeline, name and user; the same state twice is refused.
-func (f *Forge) postStatus(c call) (int, any) {
-	sha, state := c.PathValue("sha"), c.text("state")
-	name := cmp.Or(c.text("name"), c.text("context"), "default")
-	switch {
-	case event(state) == "":
-		return 400, map[string]any{"error": "state does not have a valid value"}
-	case !c.p.commits[sha]:
-		return 404, refusal("404 References for commit Not Found")
-	case f.busy[sha] > 0:
-		f.busy[sha]--
-		return 409, refusal("409 Conflict: Resource lock")
-	}
-	var in *Pipeline
-	for _, p := range c.p.pipelines {
-		if id, given := c.body["pipeline_id"].(float64); p.sha == sha && p.source == "external" && (!given || int64(id) == p.ID) {
-			in = p
-		}
-	}
-	if in == nil {
-		if _, given := c.body["pipeline_id"]; given {
-			return 404, refusal("404 Pipeline Not Found")
-		}
-		in = c.p.pipeline(nil, sha, cmp.Or(c.text("ref"), "main"), "external", "pending", c.me)
-	}
-	var last *status
-	for _, s := range c.p.statuses {
-		if s.sha == sha && s.name == name && s.pipeline == in.ID && s.by == c.me {
-			last = s
-		}
-	}
-	if last != nil && last.state != "pending" && last.state != "running" {
-		last = nil // a new job, which hides the old one as retried
-	}
-	if last != nil {
-		if last.state == state || last.state == "running" && state == "pending" {
-			return 400, refusal(fmt.Sprintf("Cannot transition status via :%s from :%s (Reason(s): Status cannot transition via %q)", event(state), last.state, event(state)))
-		}
-	}
-	s := &status{f.id(), sha, in.ref, name, state, c.text("description"), c.text("target_url"), in.ID, c.me, f.clock()}
-	if last != nil { // the same job: its id stays
-		s.id = last.id
-	}
-	c.p.statuses = append(c.p.statuses, s)
-	return 201, s.shown()
 }

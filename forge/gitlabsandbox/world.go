@@ -29,7 +29,8 @@ type Forge struct {
 	ids      int64
 	users    []*User
 	projects []*Project
-	busy     map[string]int // by SHA: how many more posts meet the commit's lock
+	locks    locks
+	lag      time.Duration  // until a pushed commit is seen
 	before   func()         // runs once, before the next merge-request pipeline is made
 	failing  map[string]int // by "METHOD route": how many more calls answer 502
 	calls    []string
@@ -38,7 +39,7 @@ type Forge struct {
 
 // New makes an empty GitLab on a clock.
 func New(clock func() time.Time) *Forge {
-	return &Forge{clock: clock, ids: 100, busy: map[string]int{}, failing: map[string]int{}}
+	return &Forge{clock: clock, ids: 100, locks: newLocks(), failing: map[string]int{}}
 }
 
 func (f *Forge) id() int64 { f.ids++; return f.ids }
@@ -77,15 +78,17 @@ type Project struct {
 	hook      Hook
 	merges    []*Merge
 	pipelines []*Pipeline
-	commits   map[string]bool // those of its own branches
-	statuses  []*status
+	commits   map[string]commit // those of its own branches
+	jobs      []*Status
+	posts     []Status
+	size      int // of a pipeline, in jobs
 }
 
 // AddProject makes a project with members by role.
 func (f *Forge) AddProject(path string, members map[*User]int) *Project {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := &Project{ID: f.id(), Path: path, f: f, members: map[int64]int{}, commits: map[string]bool{}}
+	p := &Project{ID: f.id(), Path: path, f: f, members: map[int64]int{}, commits: map[string]commit{}, size: 1000}
 	for u, level := range members {
 		p.members[u.ID] = level
 	}
@@ -155,14 +158,6 @@ type Pipeline struct {
 	ended   time.Time
 }
 
-type status struct {
-	id                               int64
-	sha, ref, name, state, text, url string
-	pipeline                         int64
-	by                               *User
-	at                               time.Time
-}
-
 // Open opens a merge request into the project from a branch of source, which may be the project itself.
 func (p *Project) Open(by *User, source *Project, labels ...string) *Merge {
 	p.f.mu.Lock()
@@ -173,7 +168,7 @@ func (p *Project) Open(by *User, source *Project, labels ...string) *Merge {
 		head: p.f.sha(), labels: labels,
 	}
 	m.branch = fmt.Sprintf("branch-%d", m.IID)
-	source.commits[m.head] = true
+	source.commits[m.head] = commit{m.branch, now}
 	for _, l := range labels {
 		m.history = append(m.history, labelEvent{p.f.id(), true, l, by, now})
 	}
@@ -206,7 +201,7 @@ func (m *Merge) update(by *User, c Change) {
 	oldrev := ""
 	if c.Push {
 		oldrev, m.head = m.head, f.sha()
-		m.source.commits[m.head] = true
+		m.source.commits[m.head] = commit{m.branch, m.updated}
 	}
 	was := slices.Clone(m.labels)
 	for _, l := range c.Remove {
@@ -340,26 +335,6 @@ func (p *Pipeline) become(status string) {
 		p.ended = p.project.f.clock()
 	}
 	p.tell()
-}
-
-// Statuses are the states that a commit's status went through, oldest first, as "name state".
-func (p *Project) Statuses(sha string) []string {
-	p.f.mu.Lock()
-	defer p.f.mu.Unlock()
-	var out []string
-	for _, s := range p.statuses {
-		if s.sha == sha {
-			out = append(out, s.name+" "+s.state)
-		}
-	}
-	return out
-}
-
-// LockCommit makes the next n posts of a status to the commit meet its lock.
-func (f *Forge) LockCommit(sha string, n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.busy[sha] = n
 }
 
 // BeforePipeline runs do once, before GitLab makes the next pipeline of a merge request.
