@@ -51,6 +51,7 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 				return state.Commit{}, err
 			}
 			env.Doc, env.Wake, env.Index = next.Next, step.Wake, step.Index
+			env.Touched = now
 			env.merge(step.Wishes, now, inFlight)
 			put := step.Put
 			if id != "" {
@@ -94,7 +95,7 @@ func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope
 		return false, err
 	}
 	env.Now = now
-	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index(now)
+	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index()
 	done, err := e.store.Commit(ctx, c)
 	if err != nil {
 		return false, fmt.Errorf("save %s: %w", s, err)

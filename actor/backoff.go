@@ -8,6 +8,7 @@ import (
 // The numbers of engine.md's table of failures.
 const (
 	maxTries     = 25            // then a permitting or cosmetic entry becomes a dead letter
+	stuckAfter   = 3             // tries after which an entry that fails is no passing fault
 	shutEvery    = 6 * time.Hour // a shutting entry that used up its tries is repeated so often, for ever
 	deadLife     = 90 * 24 * time.Hour
 	replyLife    = 24 * time.Hour // of a stored Ask reply

@@ -43,10 +43,13 @@ type Step[D any] struct {
 	Next   D
 	Wishes []Wish
 	// Wake asks for a turn at that time even if no mail comes; zero = none. It replaces the former one.
-	Wake    time.Time
-	Index   []state.Index // replaces the subject's places
-	Put     []state.Record
-	Journal [][]byte // lines of the subject's story
+	Wake time.Time
+	// Compared: the document was compared with the outside, so what should be shut and could not be is tried at once.
+	// The engine knows it by itself of what it asked for (Inputs.Reconcile).
+	Compared bool
+	Index    []state.Index // replaces the subject's places
+	Put      []state.Record
+	Journal  [][]byte // lines of the subject's story
 	// Dead lists mail that cannot be decoded: it becomes a dead letter, its ID is forgotten, so that a
 	// redelivery is new work.
 	Dead []DeadMail
@@ -101,11 +104,14 @@ type Entry struct {
 	// by an earlier call waits from then on.
 	Left        time.Time `json:"left,omitzero"`
 	Tries       int       `json:"tries,omitempty"`
-	Contentions int       `json:"contentions,omitempty"`
+	Contentions int       `json:"contentions,omitempty"` // in a row
 	LastError   string    `json:"last_error,omitempty"`
 	// LastData is the Data that came with LastError.
 	LastData    json.RawMessage `json:"last_data,omitempty"`
 	FailingFrom time.Time       `json:"failing_from,omitzero"`
+	Contended   time.Time       `json:"contended,omitzero"` // since when in a row
+	// Exhausted is since when a shutting entry has used up its tries; newer shutting wishes of its key keep it.
+	Exhausted time.Time `json:"exhausted,omitzero"`
 }
 
 // Attempted says whether a call for this entry may ever have left.

@@ -45,8 +45,8 @@ func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
 	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: deadLife}
 }
 
-// ErrNoDeadLetter says that the subject lists no dead letter with that ID.
-var ErrNoDeadLetter = errors.New("no such dead letter")
+// ErrNoDeadLetter says that the subject lists no dead letter with that ID, nor is an effect with that key under way.
+var ErrNoDeadLetter = errors.New("no such dead letter, and no such effect under way")
 
 // ReadDeadLetter reads one dead letter; ErrNoDeadLetter if it is not there.
 func ReadDeadLetter(ctx context.Context, store interface {
@@ -67,9 +67,13 @@ func ReadDeadLetter(ctx context.Context, store interface {
 }
 
 // Retry puts a dead letter's work back: an effect into the outbox with its tries at zero, to be looked up before it is
-// called; a mail to the end of the mailbox. by is who asked, for the journal.
+// called; a mail to the end of the mailbox. Under the key of an entry that is still being tried, it is tried now. by is
+// who asked, for the journal.
 func (e *Engine) Retry(ctx context.Context, s state.Subject, id, by string) error {
 	d, err := ReadDeadLetter(ctx, e.store, s, id)
+	if errors.Is(err, ErrNoDeadLetter) {
+		return e.hurry(ctx, s, id, by)
+	}
 	if err != nil {
 		return err
 	}
@@ -93,6 +97,20 @@ func (e *Engine) Retry(ctx context.Context, s state.Subject, id, by string) erro
 			env.Outbox[len(env.Outbox)-1].NotBefore = time.Time{}
 		}
 		return []state.Record{{Key: "dead/" + id}}, audit(now, by, "retried dead letter "+id), nil
+	})
+}
+
+// hurry makes an entry due that waits for its next try.
+func (e *Engine) hurry(ctx context.Context, s state.Subject, key, by string) error {
+	return e.amend(ctx, s, func(env *envelope, now time.Time) ([]state.Record, []byte, error) {
+		i := env.entry(key)
+		if i < 0 {
+			return nil, nil, fmt.Errorf("%s of %s: %w", key, s, ErrNoDeadLetter)
+		}
+		if x := &env.Outbox[i]; x.NotBefore.After(now) {
+			x.NotBefore = now
+		}
+		return nil, audit(now, by, "asked for the next try of "+key), nil
 	})
 }
 

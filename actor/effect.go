@@ -135,12 +135,18 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 	finish := func(code Code) {
 		env.Results = append(env.Results, result(x, code, out))
 		env.Outbox = slices.Delete(env.Outbox, i, i+1)
+		env.Touched = a.at
 	}
 	bury := func(why string) {
 		dead := *cur
 		put = append(put, env.bury(DeadLetter{ID: "e" + strconv.FormatInt(x.Rev, 10), Subject: t.s, Why: why, Entry: &dead, Data: out.Data}, a.at))
 		t.metrics.faults.WithLabelValues(t.s.Kind, "dead-letter").Inc()
 		t.log.Error("dead letter: effect given up", zap.Stringer("subject", t.s), zap.String("effect", x.Kind), zap.String("key", x.Key), zap.String("reason", why))
+	}
+	if out.Code != Contention && out.Code != AuthPause {
+		cur.Contentions, cur.Contended = 0, time.Time{}
+	} else if cur.Contentions++; cur.Contentions == 1 {
+		cur.Contended = a.at
 	}
 	switch out.Code {
 	case Done:
@@ -151,10 +157,8 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 		}
 		finish(Refused)
 	case Contention:
-		cur.Contentions++
 		cur.NotBefore = a.at.Add(max(out.After, contentionBackoff(cur.Contentions)))
 	case AuthPause:
-		cur.Contentions++
 		cur.NotBefore = a.at.Add(max(out.After, authBackoff(cur.Contentions)))
 	case Settling:
 		cur.NotBefore = a.at.Add(max(out.After, time.Second))
@@ -176,6 +180,9 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 		}
 		if cur.Class == Shutting {
 			cur.NotBefore = a.at.Add(shutEvery)
+			if cur.Exhausted.IsZero() {
+				cur.Exhausted = a.at
+			}
 			t.metrics.faults.WithLabelValues(t.s.Kind, "open-outside").Inc()
 			break
 		}

@@ -157,7 +157,7 @@ func encodeStep[D any](s Step[D]) (decided, error) {
 	if err != nil {
 		return decided{}, fmt.Errorf("encode %T: %w", s.Next, err)
 	}
-	return decided{Step[json.RawMessage]{doc, s.Wishes, s.Wake, s.Index, s.Put, s.Journal, s.Dead, s.Reply, s.Why}}, nil
+	return decided{Step[json.RawMessage]{doc, s.Wishes, s.Wake, s.Compared, s.Index, s.Put, s.Journal, s.Dead, s.Reply, s.Why}}, nil
 }
 
 // Tell stores a delivery for its subject and wakes the subject's actor here. When it answers nil the delivery is
@@ -314,19 +314,15 @@ func (e *Engine) watchHistory(ctx context.Context) {
 }
 
 func (e *Engine) reconcileTouched(ctx context.Context, id string) (int, error) {
-	rows, err := e.store.List(ctx, "touched", "", 1<<20)
+	rows, err := e.store.List(ctx, IndexTouched, "", 1<<20)
 	if err != nil {
 		return 0, fmt.Errorf("list touched subjects: %w", err)
 	}
-	if len(rows) == 0 {
-		return 0, nil
-	}
-	// The newest row stands for "now" on the store's clock.
-	since := rows[len(rows)-1].Score - float64(failoverWindow.Milliseconds())
 	n := 0
 	for _, r := range rows {
-		if r.Score < since {
-			continue
+		// The newest row stands for "now" on the store's clock.
+		if rows[0].Score+float64(failoverWindow.Milliseconds()) < r.Score {
+			break
 		}
 		_, err := e.Tell(ctx, state.Delivery{
 			Subject: r.Subject, ID: "engine:failover:" + id + ":" + r.Subject.String(),

@@ -24,6 +24,8 @@ type envelope struct {
 	Format int             `json:"format"`
 	Doc    json.RawMessage `json:"doc,omitempty"`
 	Now    time.Time       `json:"now,omitzero"` // newest time seen; time of this subject never runs backwards
+	// Touched is when it last decided something or ended an entry: what failed does not count.
+	Touched time.Time `json:"touched,omitzero"`
 
 	Seq      int64 `json:"seq,omitempty"`      // mail consumed up to here
 	Rev      int64 `json:"rev,omitempty"`      // revision given to the newest entry
@@ -45,6 +47,22 @@ type envelope struct {
 
 	Dead []DeadRef `json:"dead,omitempty"`
 }
+
+// The engine's own indexes. Labels are keys of entries, or ids of dead letters; scores are Unix milliseconds of the
+// store's clock, from which something has been so.
+const (
+	IndexDead        = "dead"
+	IndexQuarantine  = "quarantine"
+	IndexFailing     = "failing"      // entries that did not succeed at once
+	IndexStuck       = "stuck"        // those of them that failed stuckAfter times
+	IndexContended   = "contended"    // entries that the far side puts off again and again, or whose credential it refuses
+	IndexOpenOutside = "open-outside" // shutting entries whose tries are used up
+	// IndexTouched has every subject, the newest first: its score is minus the time at which it last decided something
+	// or ended an entry.
+	IndexTouched = "touched"
+
+	outboxLabel = "outbox" // of the document's place in state.OldestSince
+)
 
 // DeadRef points at a dead letter's record.
 type DeadRef struct {
@@ -106,6 +124,15 @@ func (e *envelope) due(now time.Time) time.Time {
 	if !e.Quarantined.IsZero() {
 		return now.Add(shutEvery)
 	}
+	t := e.since()
+	if !t.IsZero() && e.Hold.After(t) {
+		t = e.Hold
+	}
+	return t
+}
+
+// since answers from when on there is something to do that no new mail brings: the zero time = there is nothing.
+func (e *envelope) since() time.Time {
 	var t time.Time
 	sooner := func(x time.Time) {
 		if t.IsZero() || x.Before(t) {
@@ -113,7 +140,7 @@ func (e *envelope) due(now time.Time) time.Time {
 		}
 	}
 	if len(e.Results) > 0 {
-		sooner(now)
+		sooner(e.Now)
 	}
 	if !e.Wake.IsZero() {
 		sooner(e.Wake)
@@ -122,14 +149,7 @@ func (e *envelope) due(now time.Time) time.Time {
 		sooner(p.At)
 	}
 	for _, x := range e.Outbox {
-		if x.NotBefore.IsZero() {
-			sooner(now)
-		} else {
-			sooner(x.NotBefore)
-		}
-	}
-	if !t.IsZero() && e.Hold.After(t) {
-		t = e.Hold
+		sooner(later(x.Born, x.NotBefore))
 	}
 	return t
 }
@@ -180,6 +200,9 @@ func (e *envelope) merge(wishes []Wish, now time.Time, inFlight bool) {
 		}
 		e.Rev++
 		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure, Left: old.Left}
+		if w.Class == Shutting {
+			next.Exhausted = old.Exhausted // another picture of it does not shut it
+		}
 		if attempted && next.Unsure.IsZero() {
 			next.Unsure, next.Left = now, now
 		}
@@ -189,22 +212,45 @@ func (e *envelope) merge(wishes []Wish, now time.Time, inFlight bool) {
 
 func sameSubject(a, b *state.Subject) bool { return a == b || a != nil && b != nil && *a == *b }
 
+// again makes the shutting entries whose tries are used up due at once: somebody looks at the outside now.
+func (e *envelope) again(now time.Time) {
+	for i := range e.Outbox {
+		if x := &e.Outbox[i]; !x.Exhausted.IsZero() && x.NotBefore.After(now) {
+			x.NotBefore = now
+		}
+	}
+}
+
 // index is the behaviour's places and the engine's own.
-func (e *envelope) index(now time.Time) []state.Index {
-	out := append(slices.Clone(e.Index), state.Index{Name: "touched", Score: float64(now.UnixMilli())})
+func (e *envelope) index() []state.Index {
+	out := slices.Clone(e.Index)
+	place := func(name, label string, since time.Time) {
+		out = append(out, state.Index{Name: name, Label: label, Score: float64(since.UnixMilli())})
+	}
+	if !e.Touched.IsZero() {
+		out = append(out, state.Index{Name: IndexTouched, Score: -float64(e.Touched.UnixMilli())})
+	}
 	for _, d := range e.Dead {
-		out = append(out, state.Index{Name: "dead", Label: d.ID, Score: float64(d.At.UnixMilli())})
+		place(IndexDead, d.ID, d.At)
 	}
 	for _, x := range e.Outbox {
 		if x.Tries > 0 || x.Contentions > 0 {
-			out = append(out, state.Index{Name: "failing", Label: x.Key, Score: float64(x.FailingFrom.UnixMilli())})
+			place(IndexFailing, x.Key, x.FailingFrom)
 		}
-		if x.Class == Shutting && x.Tries >= maxTries {
-			out = append(out, state.Index{Name: "open-outside", Label: x.Key, Score: float64(x.FailingFrom.UnixMilli())})
+		if x.Tries >= stuckAfter {
+			place(IndexStuck, x.Key, x.FailingFrom)
+		}
+		if x.Contentions > 0 {
+			place(IndexContended, x.Key, x.Contended)
+		}
+		if !x.Exhausted.IsZero() {
+			place(IndexOpenOutside, x.Key, x.Exhausted)
 		}
 	}
 	if !e.Quarantined.IsZero() {
-		out = append(out, state.Index{Name: "quarantine", Score: float64(e.Quarantined.UnixMilli())})
+		place(IndexQuarantine, "", e.Quarantined)
+	} else if t := e.since(); !t.IsZero() {
+		place(state.OldestSince, outboxLabel, t)
 	}
 	return out
 }

@@ -299,7 +299,11 @@ func (t *turn) decide(env *envelope, in Inputs, put []state.Record, journal [][]
 		env.Seq = all[n-1].Seq
 	}
 	env.Panics, env.LastPanic = 0, ""
+	env.Touched = now
 	env.merge(step.Wishes, now, false)
+	if step.Compared || in.Reconcile != "" {
+		env.again(now)
+	}
 	for _, d := range step.Dead {
 		if i := slices.IndexFunc(all, func(m state.Mail) bool { return m.Seq == d.Seq }); i >= 0 {
 			c.Put = append(c.Put, t.buryMail(env, all[i], d.Reason, now))
@@ -402,7 +406,7 @@ func (t *turn) commit(env *envelope, c state.Commit, changed bool) (bool, error)
 	env.Now = now
 	c.Subject, c.Holder, c.Version, c.Through = t.s, t.lease.Token(), t.version, env.Seq
 	if changed {
-		c.Doc, c.Index, c.ClearFlag = mustJSON(env), env.index(now), t.flagged
+		c.Doc, c.Index, c.ClearFlag = mustJSON(env), env.index(), t.flagged
 	}
 	ending := c.Release || c.HandBack
 	if ending {

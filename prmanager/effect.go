@@ -122,21 +122,21 @@ func (t *turn) tellGates() {
 func (t *turn) step() actor.Step[PR] {
 	d := &t.d
 	st := d.State()
-	if st != StateAwaiting {
+	asks := st == StateAwaiting && !d.Draft // a draft asks for nobody's approval yet
+	if !asks {
 		d.Since = time.Time{}
 	} else if d.Since.IsZero() {
 		d.Since = t.now
 	}
-	step := actor.Step[PR]{Next: t.d, Wishes: t.wishes, Wake: t.wake(), Why: t.why}
+	step := actor.Step[PR]{Next: t.d, Wishes: t.wishes, Wake: t.wake(), Compared: t.reassert, Why: t.why}
 	if d.Ref.Number != 0 {
 		label := d.Ref.String()
 		step.Index = []state.Index{{Name: "name", Label: label}}
-		switch st {
-		case StateAwaiting:
-			step.Index = append(step.Index, state.Index{Name: "waiting", Label: label, Score: float64(d.Since.Unix())})
-		case StateRunning:
+		switch {
+		case asks:
+			step.Index = append(step.Index, state.Index{Name: "waiting", Label: label, Score: float64(d.Since.UnixMilli())})
+		case st == StateRunning:
 			step.Index = append(step.Index, state.Index{Name: "running", Label: label})
-		case StateUnseen, StateClosed, StateDone:
 		}
 	}
 	if t.tells || len(t.line.Why)+len(t.line.Did) > 0 {
