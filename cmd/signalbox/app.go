@@ -87,7 +87,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		}
 	}
 	if cfg.runsJobs() {
-		if w.runners, err = serveRunners(cfg, key, engine, st, log, metrics); err != nil {
+		if w.runners, err = serveRunners(w, st, log, metrics); err != nil {
 			return nil, fmt.Errorf("runners: %w", err)
 		}
 	}

@@ -91,6 +91,20 @@ func (c Config) Gate(repo forge.Repo) Gate {
 	return keys.gate()
 }
 
+// JobSecrets are what jobs on runners may ask for by name in repo: those of each entry of "repositories" that matches,
+// the narrower entry's where two have the name. There are none for every repository.
+func (c Config) JobSecrets(repo forge.Repo) map[string]string {
+	out := map[string]string{}
+	for _, o := range c.overrides {
+		if o.match(repo.Instance, repo.Name) {
+			for name, v := range o.secrets {
+				out[name] = v.Reveal()
+			}
+		}
+	}
+	return out
+}
+
 // Triggers are all that any repository's gate names, each once.
 func (c Config) Triggers() []Trigger {
 	out := slices.Clone(or(c.gate.triggers, nil))
@@ -128,7 +142,8 @@ type gateKeys struct {
 // override is an entry of "repositories". Config keeps them from the widest to the narrowest.
 type override struct {
 	pattern
-	keys gateKeys
+	keys    gateKeys
+	secrets map[string]Secret
 }
 
 func (k gateKeys) overlaid(by gateKeys) gateKeys {

@@ -73,6 +73,7 @@ type section struct {
 	place       place
 	where, name string
 	keys        map[string]given
+	secrets     map[string]given // of a repository: keys that the file chooses
 }
 
 func (s section) get(key string) (given, bool) { g, ok := s.keys[key]; return g, ok }
@@ -141,7 +142,7 @@ func parseFile(name string, text []byte, ps *Problems) file {
 		case "forges":
 			f.forges = r.sections(value, "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
 		case "repositories":
-			f.repositories = r.sections(value, "repositories", gateKeyNames())
+			f.repositories = r.sections(value, "repositories", gateKeyNames(), "secrets")
 		}
 	}
 	return f
@@ -205,8 +206,8 @@ func (r fileReader) section(n *yaml.Node, name string, known []string, inner ...
 	return s
 }
 
-// sections reads a mapping of names to sections.
-func (r fileReader) sections(n *yaml.Node, name string, known []string) []section {
+// sections reads a mapping of names to sections. Those of repositories may have "secrets" inside.
+func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ...string) []section {
 	if n.Kind != yaml.MappingNode {
 		r.problems.add(r.at(n), name, errors.New("expected names with keys beneath each"))
 		return nil
@@ -219,11 +220,25 @@ func (r fileReader) sections(n *yaml.Node, name string, known []string) []sectio
 			continue
 		}
 		seen[key.Value] = key.Line
-		s := r.section(value, joined(name, key.Value), known)
+		s := r.section(value, joined(name, key.Value), known, inner...)
+		for k, v := range r.entries(value) {
+			if k.Value == "secrets" && len(inner) > 0 {
+				s.secrets = r.named(v, joined(joined(name, key.Value), k.Value))
+			}
+		}
 		s.where, s.name = r.at(key), key.Value
 		out = append(out, s)
 	}
 	return out
+}
+
+// named reads a mapping whose keys are the operator's own.
+func (r fileReader) named(n *yaml.Node, name string) map[string]given {
+	var known []string
+	for k := range r.entries(n) {
+		known = append(known, k.Value)
+	}
+	return r.section(n, name, known).keys
 }
 
 // leaf reads a value: a scalar, or a list of scalars.

@@ -15,10 +15,12 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/gitlab"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
+	"github.com/signalbox-ci/signalbox/runner"
 )
 
 // The functions here read one value each. Their errors end in what was expected; they quote the value, except where
@@ -373,6 +375,15 @@ func parseHTTPSecret(v string) (Secret, error) {
 func parseSecret(v string) (Secret, error) {
 	if strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		return Secret{}, errors.New("a space or line break within it; expected one word")
+	}
+	return NewSecret(v), nil
+}
+
+// parseJobSecret takes text of several lines too, a key for example.
+func parseJobSecret(v string) (Secret, error) {
+	const most = 48 << 10
+	if len(v) < runner.MinSecret || len(v) > most || strings.ContainsRune(v, 0) || !utf8.ValidString(v) {
+		return Secret{}, fmt.Errorf("not a secret for jobs; expected text of %d bytes to 48 KiB (a shorter one could not be masked in logs)", runner.MinSecret)
 	}
 	return NewSecret(v), nil
 }

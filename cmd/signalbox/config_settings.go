@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/runner"
 )
 
 // Settings are the flags of every command that needs the configuration. A flag stands over the environment variable of
@@ -233,6 +234,7 @@ func (r *resolver) config() Config {
 	if r.serving {
 		r.durable(c)
 		r.signable(c)
+		r.sealable(c)
 	}
 	return c
 }
@@ -321,7 +323,7 @@ func (r *resolver) repositories(c *Config) {
 		}
 		said[p] = s
 		r.knownInstance(*c, s.where, key, p)
-		c.overrides = append(c.overrides, override{pattern: p, keys: r.gateKeys(s.get)})
+		c.overrides = append(c.overrides, override{pattern: p, keys: r.gateKeys(s.get), secrets: r.jobSecrets(s.secrets)})
 	}
 	slices.SortFunc(c.overrides, func(a, b override) int { return a.narrower(b.pattern) })
 
@@ -367,6 +369,27 @@ func (r *resolver) sound(c Config) {
 			r.knownInstance(c, at.where, at.key, p)
 		}
 	}
+}
+
+// jobSecrets parses secrets for jobs on runners: NAME, or NAME_file for one in a file.
+func (r *resolver) jobSecrets(in map[string]given) map[string]Secret {
+	out := map[string]Secret{}
+	for _, key := range sortedKeys(in) {
+		name := strings.TrimSuffix(key, "_file")
+		if _, both := in[name]; both && name != key {
+			continue // told with the other
+		}
+		if !runner.SecretName(name) {
+			r.problems.add(in[key].where, in[key].key, errors.New("cannot name a secret; expected capitals, digits and _, and no beginning that runners use themselves (GITHUB_, SIGNALBOX_, …)"))
+			continue
+		}
+		var v Secret
+		r.secret(func(key string) (given, bool) { g, ok := in[key]; return g, ok }, name, parseJobSecret, &v)
+		if v.Set() {
+			out[name] = v
+		}
+	}
+	return out
 }
 
 func sameCheck(g Gate) bool { return strings.EqualFold(g.Check, g.Presubmit) }
@@ -479,6 +502,17 @@ func (r *resolver) signable(c Config) {
 		return
 	}
 	r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected the secret that signs what goes to the http trigger, as made by: echo whsec_$(openssl rand -base64 32)"))
+}
+
+// sealable wants a key where secrets are to be kept: one in the same store would protect nothing.
+func (r *resolver) sealable(c Config) {
+	const key = "secret_key"
+	_, here := r.find(key, r.file.top)
+	_, elsewhere := r.find(key+"_file", r.file.top)
+	if here || elsewhere || !slices.ContainsFunc(c.overrides, func(o override) bool { return len(o.secrets) > 0 }) {
+		return
+	}
+	r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected the key that the repositories' secrets are sealed with while a task has them, as made by: openssl rand -base64 32"))
 }
 
 // credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.

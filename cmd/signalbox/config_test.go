@@ -207,7 +207,7 @@ func TestExampleFile(t *testing.T) {
 	c := resolve(t, Settings{Config: "signalbox.yaml"}, nil, files{
 		"signalbox.yaml": string(text), "/run/secrets/admin": "admin-token\n", "/run/secrets/github-app.pem": privateKey(t),
 		"/run/secrets/octocorp-token": "ghp_x", "/run/secrets/octocorp-hook": "one,two\n",
-		"/run/secrets/http-trigger": httpSecret,
+		"/run/secrets/http-trigger": httpSecret, "/run/secrets/key": base64.StdEncoding.EncodeToString(make([]byte, 32)), "/run/secrets/npm": "npm-token\n",
 	})
 	if len(c.Forges) != 2 || c.Forges[0].AppID != 123456 || c.Forges[1].Name != "octocorp" || len(c.Forges[1].WebhookSecrets) != 2 {
 		t.Errorf("forges: %+v", c.Forges)

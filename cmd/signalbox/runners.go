@@ -30,9 +30,15 @@ func (c Config) runsJobs() bool {
 }
 
 // serveRunners builds the service that runners speak to.
-func serveRunners(cfg Config, key []byte, e *actor.Engine, st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
-	actor.Register(e, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
-	return runner.New(runner.Options{Engine: e, Store: st, Pool: poolSubject(), Key: key, URL: cfg.URL, Log: log, Metrics: m})
+func serveRunners(w wiring, st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
+	actor.Register(w.engine, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
+	source := func(instance string) (runner.Source, error) {
+		c, err := w.client(instance)
+		return c.source, err
+	}
+	return runner.New(runner.Options{
+		Engine: w.engine, Store: st, Pool: poolSubject(), Key: w.key, URL: w.cfg.URL, Secrets: w.cfg.JobSecrets, Source: source, Log: log, Metrics: m,
+	})
 }
 
 // secretKey is the configured key, or the one that the store's first server made.
