@@ -147,18 +147,24 @@ func (t Trigger) post(ctx context.Context, op, action, id string, run forge.Run)
 	if err != nil {
 		return &forge.Fault{Class: forge.Permanent, Op: op, Err: err}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(body))
+	return t.client.Post(ctx, op, t.url, id, body)
+}
+
+// Post sends one signed request to an absolute http or https URL: 1 call. id is what makes repetitions of it one, body
+// is JSON. The error is a *forge.Fault named after op, and shows no part of the address.
+func (c *Client) Post(ctx context.Context, op, address, id string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return &forge.Fault{Class: forge.Permanent, Op: op, Err: errors.New("no request can be made of the address")}
 	}
 	at := strconv.FormatInt(time.Now().Unix(), 10)
 	for name, value := range map[string]string{
 		"Content-Type": "application/json", "User-Agent": "signalbox", "Idempotency-Key": id,
-		"Webhook-Id": id, "Webhook-Timestamp": at, "Webhook-Signature": t.client.sign(id, at, body),
+		"Webhook-Id": id, "Webhook-Timestamp": at, "Webhook-Signature": c.sign(id, at, body),
 	} {
 		req.Header.Set(name, value)
 	}
-	res, err := t.client.http.Do(req)
+	res, err := c.http.Do(req)
 	if err != nil {
 		return unanswered(op, err)
 	}
@@ -177,7 +183,7 @@ func (c *Client) sign(id, at string, body []byte) string {
 // What no repetition mends.
 var (
 	errRun     = errors.New("the run has no key or no full commit SHA")
-	errAddress = errors.New("the CI's address is not public; SIGNALBOX_HTTP_TRIGGER_PRIVATE=1 allows private ones")
+	errAddress = errors.New("the receiver's address is not public; SIGNALBOX_HTTP_TRIGGER_PRIVATE=1 allows private ones")
 )
 
 // unanswered is the meaning of a call that got no answer. The error's own text has the URL, which may hold a token.
@@ -196,18 +202,18 @@ func unanswered(op string, err error) error {
 
 // refused is the meaning of an answer; nil = accepted.
 func refused(op string, res *http.Response) error {
-	f := &forge.Fault{Class: forge.Permanent, Op: op, Status: res.StatusCode, Err: errors.New("the CI refuses")}
+	f := &forge.Fault{Class: forge.Permanent, Op: op, Status: res.StatusCode, Err: errors.New("the receiver refuses")}
 	switch code := res.StatusCode; {
 	case code >= 200 && code < 300:
 		return nil
 	case code >= 300 && code < 400:
-		f.Err = errors.New("the CI redirects, and redirects are not followed")
+		f.Err = errors.New("the receiver redirects, and redirects are not followed")
 	case code == http.StatusUnauthorized, code == http.StatusForbidden:
-		f.Class, f.Err = forge.Auth, errors.New("the CI refuses our signature")
+		f.Class, f.Err = forge.Auth, errors.New("the receiver refuses our signature")
 	case code == http.StatusConflict, code == http.StatusTooManyRequests:
-		f.Class, f.After, f.Err = forge.Contention, after(res), errors.New("the CI is busy")
+		f.Class, f.After, f.Err = forge.Contention, after(res), errors.New("the receiver is busy")
 	case code >= 500, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
-		f.Class, f.After, f.Err = forge.Retriable, after(res), errors.New("the CI is failing")
+		f.Class, f.After, f.Err = forge.Retriable, after(res), errors.New("the receiver is failing")
 	}
 	return f
 }
