@@ -60,14 +60,12 @@ type Key struct {
 	Body  string // digest of the request's body
 }
 
-// Content is what a create and an update say of a run.
+// Content is what can be seen of a status.
 type Content struct {
 	State       forge.StatusState `json:"state"`
 	TargetURL   string            `json:"target_url,omitempty"`
 	Description string            `json:"description,omitempty"`
 	Coverage    *float64          `json:"coverage,omitempty"` // percent
-	// Sequence orders the run by its client; 0 = none was given. On a create it decides for the whole run.
-	Sequence int64 `json:"sequence,omitempty"`
 }
 
 // Create begins a run: a new attempt in a context.
@@ -76,6 +74,15 @@ type Create struct {
 	Ref        string `json:"ref,omitempty"`
 	ExternalID string `json:"external_id,omitempty"`
 	PipelineID int64  `json:"pipeline_id,omitempty"`
+	// Sequence, from 1, makes the run one that its client orders: every update must then have a larger one. 0 = Signalbox
+	// numbers the updates as they come.
+	Sequence int64 `json:"sequence,omitempty"`
+	Content
+}
+
+// Update says something new of a run. What it leaves out of the Content stays as it was.
+type Update struct {
+	Sequence int64 `json:"sequence,omitempty"` // 0 = none was given
 	Content
 }
 
@@ -219,7 +226,7 @@ func (c *Clients) Create(ctx context.Context, by Caller, at Target, r Create, k 
 
 // Update accepts a new status of a run. The run of a triggered presubmit has its run key ("sb1-…") for an id; its
 // status goes to the pull request, whose check it is.
-func (c *Clients) Update(ctx context.Context, by Caller, at Target, run string, r Content, k Key) (Accepted, error) {
+func (c *Clients) Update(ctx context.Context, by Caller, at Target, run string, r Update, k Key) (Accepted, error) {
 	return Accepted{}, errUnfinished
 }
 
