@@ -6,6 +6,7 @@ package forge
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -122,6 +123,13 @@ type Run struct {
 type Receipt struct {
 	ID  string `json:"id,omitempty"`
 	URL string `json:"url,omitempty"`
+}
+
+// FullSHA says that s is a commit SHA in full. It keeps everything but commits out of paths and out of what goes to CI.
+func FullSHA(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'f')
+	})
 }
 
 // Class says what a failed call means for the one who made it (engine.md, table of failures).

@@ -12,6 +12,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/status"
 )
 
@@ -36,8 +37,8 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 	if err != nil {
 		return "", err
 	}
-	if !hexSHA(check.SHA) {
-		return "", permanent("write check", errSHA)
+	if !forge.FullSHA(check.SHA) {
+		return "", wire.Permanent("write check", errSHA)
 	}
 	if c.app == nil {
 		_, err := c.postStatus(ctx, client, owner, name, check.SHA, commitStatus(check))
@@ -59,7 +60,7 @@ func (c *Client) WriteCheck(ctx context.Context, check forge.Check) (id string, 
 		return "", c.fault(op, err)
 	}
 	if run.GetID() == 0 {
-		return "", incomplete(op)
+		return "", wire.Incomplete(op)
 	}
 	return idOf(run), nil
 }
@@ -68,12 +69,12 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 	const op = "update check run"
 	number, err := strconv.ParseInt(check.ID, 10, 64)
 	if err != nil {
-		return "", false, permanent(op, errors.New("the id is not a number"))
+		return "", false, wire.Permanent(op, errors.New("the id is not a number"))
 	}
 	if !check.State.Completed() { // completing one reopens nothing: nobody need look first
 		old, _, err := client.Checks.GetCheckRun(ctx, owner, name, number)
 		if err != nil {
-			if err = c.fault(op, err); notFound(err) {
+			if err = c.fault(op, err); wire.NotFound(err) {
 				return "", false, nil
 			}
 			return "", false, err
@@ -95,7 +96,7 @@ func (c *Client) updateRun(ctx context.Context, client *gh.Client, owner, name s
 		return "", false, err
 	}
 	if run.GetID() != number {
-		return "", false, incomplete(op)
+		return "", false, wire.Incomplete(op)
 	}
 	return check.ID, run.GetHeadSHA() == check.SHA, nil
 }
@@ -109,8 +110,8 @@ func (c *Client) FindCheck(ctx context.Context, check forge.Check) (id string, f
 	if err != nil {
 		return "", false, err
 	}
-	if !hexSHA(check.SHA) {
-		return "", false, permanent("find check", errSHA)
+	if !forge.FullSHA(check.SHA) {
+		return "", false, wire.Permanent("find check", errSHA)
 	}
 	if c.app == nil {
 		_, found, err = c.findStatus(ctx, client, owner, name, check.SHA, commitStatus(check))
@@ -166,7 +167,7 @@ func (c *Client) postStatus(ctx context.Context, client *gh.Client, owner, name,
 		return "", c.fault(op, err)
 	}
 	if made.GetID() == 0 {
-		return "", incomplete(op)
+		return "", wire.Incomplete(op)
 	}
 	return strconv.FormatInt(made.GetID(), 10), nil
 }
@@ -221,7 +222,7 @@ func commitStatus(check forge.Check) gh.RepoStatus {
 	case forge.CheckQueued, forge.CheckRunning, forge.CheckActionRequired:
 	}
 	return gh.RepoStatus{
-		State: &state, Context: &check.Name, Description: gh.String(cut(check.Title, maxDescription)), TargetURL: given(check.URL),
+		State: &state, Context: &check.Name, Description: gh.String(wire.Cut(check.Title, maxDescription)), TargetURL: given(check.URL),
 	}
 }
 
@@ -252,10 +253,3 @@ func given(s string) *string {
 }
 
 var errSHA = errors.New("expected a commit SHA in full")
-
-// hexSHA keeps everything but commits out of paths and out of what goes to CI.
-func hexSHA(s string) bool {
-	return (len(s) == 40 || len(s) == 64) && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'f')
-	})
-}

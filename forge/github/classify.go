@@ -1,67 +1,61 @@
 package github
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/bradleyfalzon/ghinstallation/v2"
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
-// secondaryPause is how long to stay away after a secondary rate limit that names no time (GitHub's documentation:
-// at least a minute). longestPause bounds what a header may ask for; GitHub's windows are an hour.
-const (
-	secondaryPause = time.Minute
-	longestPause   = time.Hour
-)
-
-// classify is the one place where errors get their meaning: whatever a call through go-github, ghinstallation or
-// net/http can fail with, as a Fault. The table is engine.md's. The text of the Fault holds what GitHub says of
-// itself in "message", never a URL, a header, a body or a credential; so the original error is not wrapped, except
-// for the end of a context.
+// classify is the one place where GitHub's refusals get their meaning, through go-github or ghinstallation, by the table
+// of engine.md; all else is the wire's. The text of the Fault holds what GitHub says of itself in "message".
 func classify(op string, err error) *forge.Fault {
-	f := &forge.Fault{Class: forge.Retriable, Op: op}
-
-	var inner *forge.Fault // the limiter's, through http.Client
-	if errors.As(err, &inner) {
-		f.Class, f.Status, f.After, f.Err = inner.Class, inner.Status, inner.After, inner.Err
-		return f
+	a, ok := readAnswer(err)
+	if !ok {
+		return wire.Fault(op, err)
 	}
-	if a, ok := readAnswer(err); ok {
-		f.Status = a.status
-		f.Class, f.After = a.class()
-		f.Err = errors.New(a.text())
-		return f
-	}
-	for _, never := range []error{errElsewhere, errRedirect, errTooLarge} {
-		if errors.Is(err, never) {
-			f.Class, f.Err = forge.Permanent, never
-			return f
-		}
-	}
-	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, end) {
-			f.Err = end
-			return f
-		}
-	}
-	var network *url.Error // its own text begins with the whole URL
-	if errors.As(err, &network) {
-		err = network.Err
-	}
-	f.Err = errors.New(said(err.Error()))
+	f := &forge.Fault{Op: op, Status: a.status, Err: errors.New(a.text())}
+	f.Class, f.After = a.class()
 	return f
+}
+
+// budget is how the headers that tell of limits begin.
+const budget = "X-RateLimit-"
+
+// told reads what an answer tells of limits: of the hourly budget, and of a limit that was met. It reads the body of a
+// refusal and puts it back.
+func told(res *http.Response) (wire.Told, error) {
+	var t wire.Told
+	if resource := res.Header.Get(budget + "Resource"); resource == "" || resource == "core" {
+		t = wire.Budget(res.Header, budget)
+	}
+	if res.StatusCode != http.StatusForbidden && res.StatusCode != http.StatusTooManyRequests {
+		return t, nil
+	}
+	body, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil {
+		return t, err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	message, docs := readMessage(bytes.NewReader(body))
+	wait, limited := newAnswer(res, message, docs, nil).limit()
+	if limited {
+		t.Pause = wait
+		// go-github would take the end of the hourly window for the end of a secondary limit, up to an hour late.
+		res.Header.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+	}
+	return t, nil
 }
 
 // answer is what a refusal says, however it reached us.
@@ -92,16 +86,16 @@ func readAnswer(err error) (answer, bool) {
 	case errors.As(err, &primary):
 		a := newAnswer(primary.Response, primary.Message, "", nil)
 		// go-github answers from memory without a call; only Rate is filled then.
-		a.after = bounded(time.Until(primary.Rate.Reset.Time))
+		a.after = wire.Bounded(time.Until(primary.Rate.Reset.Time))
 		if wait, limited := a.limit(); limited {
 			a.after = wait
 		}
 		return a, true
 	case errors.As(err, &secondary):
 		a := newAnswer(secondary.Response, secondary.Message, "", nil)
-		a.after = secondaryPause
+		a.after = wire.ShortPause
 		if secondary.RetryAfter != nil {
-			a.after = bounded(*secondary.RetryAfter)
+			a.after = wire.Bounded(*secondary.RetryAfter)
 		}
 		return a, true
 	case errors.As(err, &noToken) && noToken.Response != nil:
@@ -138,34 +132,17 @@ func (a answer) limit() (time.Duration, bool) {
 	if a.status != http.StatusForbidden && a.status != http.StatusTooManyRequests {
 		return 0, false
 	}
-	if v := a.header.Get("Retry-After"); v != "" {
-		if s, err := strconv.Atoi(v); err == nil {
-			return bounded(time.Duration(min(s, int(longestPause/time.Second))) * time.Second), true
-		}
-		return secondaryPause, true
+	if d, ok := wire.RetryAfter(a.header); ok {
+		return d, true
 	}
-	if a.header.Get("X-RateLimit-Remaining") == "0" {
-		reset, err := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
-		if err != nil {
-			return secondaryPause, true
-		}
-		return bounded(time.Unix(reset, 0).Sub(forgeTime(a.header))), true
+	if a.header.Get(budget+"Remaining") == "0" {
+		return wire.UntilReset(a.header, budget), true
 	}
 	text := strings.ToLower(a.message)
 	secondary := strings.Contains(text, "secondary rate limit") || strings.Contains(text, "abuse detection") ||
 		strings.HasSuffix(a.docs, "secondary-rate-limits") || strings.HasSuffix(a.docs, "#abuse-rate-limits")
-	return secondaryPause, secondary || a.status == http.StatusTooManyRequests
+	return wire.ShortPause, secondary || a.status == http.StatusTooManyRequests
 }
-
-// forgeTime is the clock that made the answer, so that a wrong clock on this machine does not stretch a pause.
-func forgeTime(h http.Header) time.Time {
-	if t, err := http.ParseTime(h.Get("Date")); err == nil {
-		return t
-	}
-	return time.Now()
-}
-
-func bounded(d time.Duration) time.Duration { return min(max(d, time.Second), longestPause) }
 
 func (a answer) class() (forge.Class, time.Duration) {
 	if a.after != 0 {
@@ -230,51 +207,7 @@ func (a answer) text() string {
 	if a.token {
 		text = "no token for the App's installation: " + text
 	}
-	return said(text)
-}
-
-// maxSaid is the most we repeat of what the other side says, in runes.
-const maxSaid = 200
-
-// secret is what no text may carry: GitHub's token forms, authorization headers, user and query of a URL.
-var secret = regexp.MustCompile(`gh[pousr]_\w+|github_pat_\w+|(?i:bearer|basic)\s+\S+|eyJ[\w-]+\.[\w.-]+|//[^/@\s]+@|\?[^\s"]*=[^\s"]*`)
-
-// said makes a foreign text fit for an error: one line, no secret, not long.
-func said(s string) string {
-	s = secret.ReplaceAllString(s, "…")
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	return cut(s, maxSaid)
-}
-
-// cut shortens s to at most n runes; what is cut shows as "…".
-func cut(s string, n int) string {
-	seen := 0
-	for i := range s {
-		if seen++; seen == n {
-			if rest := s[i:]; len([]rune(rest)) > 1 {
-				return s[:i] + "…"
-			}
-			return s
-		}
-	}
-	return s
-}
-
-// permanent is a Fault found before any call.
-func permanent(op string, err error) *forge.Fault {
-	return &forge.Fault{Class: forge.Permanent, Op: op, Err: err}
-}
-
-// incomplete is a Fault for an answer that lacks what it must have, as a broken proxy gives it. It is neither a yes
-// nor a no.
-func incomplete(op string) *forge.Fault {
-	return &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("the answer is incomplete")}
+	return wire.Said(text)
 }
 
 // fault is classify for the Client's calls: nil stays nil, and an installation that gives no token any more is looked

@@ -158,24 +158,10 @@ func TestFault_text(t *testing.T) {
 				t.Errorf("%q contains %q", text, never)
 			}
 		}
-		if !utf8.ValidString(text) || utf8.RuneCountInString(text) > maxSaid+80 {
+		if !utf8.ValidString(text) || utf8.RuneCountInString(text) > 280 {
 			t.Errorf("%d runes: %q", utf8.RuneCountInString(text), text)
 		}
 	}
 }
 
 func quoted(s string) string { return strings.ReplaceAll(fmt.Sprintf("%+q", s), `\x1b`, `\u001b`) }
-
-func TestCut(t *testing.T) {
-	for _, c := range []struct {
-		in   string
-		n    int
-		want string
-	}{
-		{"", 3, ""}, {"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"äöü", 3, "äöü"}, {"äöüß", 3, "äö…"}, {"日本語文", 2, "日…"},
-	} {
-		if got := cut(c.in, c.n); got != c.want {
-			t.Errorf("cut(%q, %d) = %q, expected %q", c.in, c.n, got, c.want)
-		}
-	}
-}

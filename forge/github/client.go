@@ -28,8 +28,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -40,6 +38,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // Options say which GitHub, and who we are there: either Token, or AppID and PrivateKey.
@@ -58,7 +57,7 @@ type Options struct {
 type Client struct {
 	instance string
 	base     *url.URL
-	wire     http.RoundTripper // guards the network, carries no credential
+	guard    *wire.Guard // carries no credential
 
 	token *gh.Client // token mode, else nil
 
@@ -72,12 +71,6 @@ type Client struct {
 	self          forge.Actor      // zero until asked for
 }
 
-// maxAnswer is the largest answer body we read, in bytes. A page of 100 workflow runs is about 2 MB.
-const maxAnswer = 16 << 20
-
-// agent is the User-Agent, by which GitHub knows whom to ask about odd traffic.
-const agent = "signalbox"
-
 // New checks the options and prepares the client; it makes no call. Its errors name the option at fault and never
 // contain a secret.
 func New(o Options) (*Client, error) {
@@ -88,16 +81,8 @@ func New(o Options) (*Client, error) {
 	if o.Instance == "" {
 		return nil, errors.New("github: the instance has no name")
 	}
-	next := o.Transport
-	if next == nil {
-		// As many kept connections as there are turns in a process (engine.md 9): GitHub Enterprise may speak
-		// HTTP/1.1 only.
-		next = &http.Transport{
-			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
-		}
-	}
 	c := &Client{
-		instance: o.Instance, base: base, wire: &wire{next: next, base: base},
+		instance: o.Instance, base: base, guard: wire.NewGuard(o.Transport, base),
 		appID: o.AppID, key: o.PrivateKey,
 		installations: map[int64]*gh.Client{}, installedAt: map[string]int64{},
 	}
@@ -108,13 +93,13 @@ func New(o Options) (*Client, error) {
 		if strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return nil, errors.New("github: the token contains a space, a line break or another character that no token has")
 		}
-		c.token = c.over(bearer{c.wire, o.Token})
+		c.token = c.over(bearer{c.guard, o.Token})
 	case !app:
 		return nil, errors.New("github: neither a token nor an App is given")
 	case o.AppID <= 0:
 		return nil, errors.New("github: the App has a private key but no id")
 	default:
-		signer, err := ghinstallation.NewAppsTransport(c.wire, o.AppID, o.PrivateKey)
+		signer, err := ghinstallation.NewAppsTransport(c.guard, o.AppID, o.PrivateKey)
 		if err != nil {
 			return nil, errors.New("github: the App's private key is not an RSA key in PEM form")
 		}
@@ -150,17 +135,17 @@ func baseURL(s string) (*url.URL, error) {
 // over makes a REST client whose requests get their credential from auth and share its limits.
 func (c *Client) over(auth http.RoundTripper) *gh.Client {
 	client := gh.NewClient(&http.Client{
-		Transport: &limiter{next: auth},
+		Transport: wire.NewLimiter(auth, told),
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			// A renamed repository answers GET with 301 and writes with 307. A 301 or 302 to a write would
 			// become a GET whose 200 looks like a success of the write.
 			if req.Method != via[0].Method || len(via) > 3 {
-				return errRedirect
+				return wire.ErrRedirect
 			}
 			return nil
 		},
 	})
-	client.BaseURL, client.UserAgent = c.base, agent
+	client.BaseURL, client.UserAgent = c.base, wire.Agent
 	return client
 }
 
@@ -168,7 +153,7 @@ func (c *Client) over(auth http.RoundTripper) *gh.Client {
 func (c *Client) on(ctx context.Context, repo forge.Repo) (client *gh.Client, owner, name string, err error) {
 	owner, name, ok := strings.Cut(repo.Name, "/")
 	if !ok || !plain(owner) || !plain(name) {
-		return nil, "", "", permanent("name the repository", errName)
+		return nil, "", "", wire.Permanent("name the repository", errName)
 	}
 	if c.token != nil {
 		return c.token, owner, name, nil
@@ -205,9 +190,9 @@ func (c *Client) as(installation int64) (*gh.Client, error) {
 	if known := c.installations[installation]; known != nil {
 		return known, nil
 	}
-	auth, err := ghinstallation.New(c.wire, c.appID, installation, c.key)
+	auth, err := ghinstallation.New(c.guard, c.appID, installation, c.key)
 	if err != nil {
-		return nil, permanent("sign as the App", errors.New("unreadable private key"))
+		return nil, wire.Permanent("sign as the App", errors.New("unreadable private key"))
 	}
 	auth.InstallationTokenOptions = &gh.InstallationTokenOptions{} // {}: without it the body would be null, which is no object
 	auth.BaseURL = strings.TrimSuffix(c.base.String(), "/")
@@ -237,7 +222,7 @@ func (c *Client) installation(ctx context.Context, owner, name string) (int64, e
 		return 0, f
 	}
 	if found.GetID() == 0 {
-		return 0, incomplete(op)
+		return 0, wire.Incomplete(op)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,7 +251,7 @@ func (c *Client) Self(ctx context.Context) (me forge.Actor, app bool, err error)
 		return forge.Actor{}, c.app != nil, c.fault(op, err)
 	}
 	if me = actor(user); me.ID == 0 {
-		return forge.Actor{}, c.app != nil, incomplete(op)
+		return forge.Actor{}, c.app != nil, wire.Incomplete(op)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,7 +272,7 @@ func (c *Client) bot(ctx context.Context, op string) (*gh.Client, string, error)
 	}
 	login, ok := segment(app.GetSlug())
 	if !ok {
-		return nil, "", incomplete(op)
+		return nil, "", wire.Incomplete(op)
 	}
 	if len(list) == 0 || list[0].GetID() == 0 {
 		return nil, "", &forge.Fault{Class: forge.NotFound, Op: op, Err: errors.New("the App is installed nowhere")}
@@ -296,58 +281,7 @@ func (c *Client) bot(ctx context.Context, op string) (*gh.Client, string, error)
 	return client, login + url.PathEscape("[bot]"), err
 }
 
-// Errors of the wire, all permanent: asking again would be answered the same.
-var (
-	errElsewhere = errors.New("refused to send a credential to another host")
-	errRedirect  = errors.New("refused a redirect that would change the call")
-	errTooLarge  = fmt.Errorf("answer larger than %d bytes", maxAnswer)
-	errName      = errors.New("expected OWNER/NAME")
-)
-
-// wire is the last thing before the network: nothing leaves for another host, whatever a redirect or a page link
-// says, every request says who asks, and no answer is read beyond maxAnswer.
-type wire struct {
-	next http.RoundTripper
-	base *url.URL
-}
-
-// RoundTrip refuses other hosts and caps the answer.
-func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != w.base.Scheme || req.URL.Host != w.base.Host {
-		if req.Body != nil {
-			_ = req.Body.Close() // RoundTripper's contract; nothing was read from it
-		}
-		return nil, errElsewhere
-	}
-	if req.Header.Get("User-Agent") == "" { // ghinstallation sets none
-		req = req.Clone(req.Context())
-		req.Header.Set("User-Agent", agent)
-	}
-	res, err := w.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	res.Body = &capped{ReadCloser: res.Body, left: maxAnswer}
-	return res, nil
-}
-
-// capped fails once more than left bytes have been read. Unlike io.LimitReader it does not pretend an end.
-type capped struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *capped) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errTooLarge
-	}
-	if int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	return n, err
-}
+var errName = errors.New("expected OWNER/NAME")
 
 // bearer adds a personal access token. It clones the request, as a RoundTripper must.
 type bearer struct {

@@ -271,7 +271,7 @@ func TestAnswer_tooLarge(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"title":"`))
 		chunk := []byte(strings.Repeat("x", 1<<20))
-		for range maxAnswer>>20 + 1 {
+		for range 17 {
 			if _, err := w.Write(chunk); err != nil {
 				return
 			}

@@ -4,15 +4,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	stdjson "encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
-	"github.com/goccy/go-json"
-
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 )
 
 // Hook is the receiving side of one GitHub: it verifies deliveries and says where they go. It makes no call, keeps
@@ -82,10 +79,10 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 		return to, &forge.BadDelivery{Field: "X-GitHub-Event", Want: "the event's name"}
 	}
 	if p := payloadOf(to.Event); p != nil {
-		return h.route(to, body, p)
+		return delivery.Read(h.instance, "repository.id", to, body, p)
 	}
-	if !stdjson.Valid(body) {
-		return to, errNotJSON()
+	if err := delivery.JSON(body); err != nil {
+		return to, err
 	}
 	if to.Event == "ping" {
 		to.Ping = true
@@ -99,7 +96,7 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 func (*Hook) Handles(event string) bool { return payloadOf(event) != nil }
 
 // payloadOf is where a delivery of an event is read into; nil = nobody handles any.
-func payloadOf(event string) payload {
+func payloadOf(event string) delivery.Payload {
 	switch event {
 	case "pull_request":
 		return &pullPayload{}
@@ -115,26 +112,6 @@ func payloadOf(event string) payload {
 	return nil
 }
 
-// payload is what is read of one kind of delivery, and nothing else: titles, descriptions and what the sender's account
-// says of itself never enter the store as mail.
-type payload interface {
-	shared() *envelope
-	// rescue reads anew, from a body of the wrong shape, what routes.
-	rescue(body wreck)
-	// address says which mail for which subject it is, or why nobody handles it. The error is a *forge.BadDelivery.
-	address() (to address, ignored string, err error)
-	// mail is its forge-neutral form, or what is wrong with it.
-	mail(to forge.Routed) (body any, flaw string)
-}
-
-// address is a subject of a repository, and what kind of mail goes there.
-type address struct {
-	kind, key string
-	mail      string
-	format    int
-	hint      bool // can be read again at the forge
-}
-
 // envelope is what every delivery about a repository has.
 type envelope struct {
 	Action     string      `json:"action"`
@@ -146,59 +123,22 @@ type envelope struct {
 	} `json:"installation"`
 }
 
-func (e *envelope) shared() *envelope { return e }
-
-// maxMail is the longest mail, in bytes, that a delivery of GitHub's can become.
-const maxMail = 64 << 10
-
-// route routes a delivery into p. The body is decoded once; only one that does not fit is looked at again.
-func (h *Hook) route(to forge.Routed, body []byte, p payload) (forge.Routed, error) {
-	if err := json.Unmarshal(body, p); err != nil {
-		if !stdjson.Valid(body) {
-			return to, errNotJSON()
-		}
-		to.Flaw = flaw(err)
-		w := wreck(body)
-		repo := w.at("repository")
-		if !w.object() || repo.there() && !repo.object() {
-			return to, &forge.BadDelivery{Field: "repository", Want: "an object"}
-		}
-		p.rescue(w)
-		e := p.shared()
-		e.Action, e.Repository = w.at("action").text(), &repository{ID: repo.at("id").whole(), Name: repo.at("full_name").text()}
+// About is the action and the repository.
+func (e *envelope) About() (string, forge.Repo) {
+	repo := forge.Repo{ID: e.Repository.id()}
+	if repo.ID != 0 {
+		repo.Name, repo.Private = e.Repository.Name, e.Repository.Private
 	}
-	e := p.shared()
-	to.Action = e.Action
-	at, ignored, err := p.address()
-	if ignored != "" {
-		to.Flaw, to.Ignored = "", ignored
-		return to, nil
-	}
-	if e.Repository.id() <= 0 {
-		return to, &forge.BadDelivery{Field: "repository.id", Want: "a positive number"}
-	}
-	if err != nil {
-		return to, err
-	}
-	to.Repo = forge.Repo{Instance: h.instance, ID: e.Repository.ID, Name: e.Repository.Name, Private: e.Repository.Private}
 	if e.Installation != nil {
-		to.Repo.Installation = e.Installation.ID
+		repo.Installation = e.Installation.ID
 	}
-	to.Project, to.Kind, to.Key = strconv.FormatInt(to.Repo.ID, 10), at.kind, at.key
-	to.MailKind, to.Format, to.Hint = at.mail, at.format, at.hint
-	if to.Flaw != "" {
-		return to, nil
-	}
-	mail, wrong := p.mail(to)
-	if to.Flaw = wrong; wrong != "" {
-		return to, nil
-	}
-	if to.Body, err = stdjson.Marshal(mail); err != nil { // goccy does not know omitzero
-		to.Flaw = flaw(err)
-	} else if len(to.Body) > maxMail {
-		to.Flaw, to.Body = "body: expected fields of ordinary length", nil
-	}
-	return to, nil
+	return e.Action, repo
+}
+
+// salvaged is what names the repository in a body of the wrong shape.
+func salvaged(w delivery.Wreck) envelope {
+	repo := w.At("repository")
+	return envelope{Action: w.At("action").Text(), Repository: &repository{ID: repo.At("id").Whole(), Name: repo.At("full_name").Text()}}
 }
 
 type repository struct {
@@ -226,47 +166,6 @@ func (a *account) actor() forge.Actor {
 	}
 	return forge.Actor{ID: a.ID, Login: a.Login, Bot: a.Type == "Bot"}
 }
-
-// wreck is a JSON value of which no shape can be relied on. What is not there, or is something else, reads as zero.
-type wreck stdjson.RawMessage
-
-func (w wreck) at(member string) wreck {
-	var members map[string]stdjson.RawMessage
-	if stdjson.Unmarshal(w, &members) != nil {
-		return nil
-	}
-	return wreck(members[member])
-}
-
-func (w wreck) there() bool { return len(w) > 0 && string(w) != "null" }
-
-func (w wreck) object() bool { return strings.HasPrefix(strings.TrimLeft(string(w), " \t\r\n"), "{") }
-
-func (w wreck) whole() int64 {
-	n, err := strconv.ParseInt(string(w), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-func (w wreck) text() string {
-	var s string
-	if stdjson.Unmarshal(w, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// flaw says which field is wrong, in words that quote nothing of the body (the decoder's own do).
-func flaw(err error) string {
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
-		return wrong.Field + ": expected " + wrong.Type.String()
-	}
-	return "body: expected the shape of its event"
-}
-
-func errNotJSON() error { return &forge.BadDelivery{Field: "body", Want: "JSON"} }
 
 // eventName keeps everything but names of GitHub's form out of answers, logs and metrics.
 func eventName(s string) bool {

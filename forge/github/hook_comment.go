@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -30,38 +31,38 @@ type commentPayload struct {
 // anybody may write one, and the sender waits for the answer.
 const longestComment = 16 << 10
 
-func (p *commentPayload) rescue(w wreck) {
-	*p = commentPayload{}
-	issue := w.at("issue")
-	p.Issue.Number = int(issue.at("number").whole())
-	if issue.at("pull_request").there() {
+func (p *commentPayload) Rescue(w delivery.Wreck) {
+	*p = commentPayload{envelope: salvaged(w)}
+	issue := w.At("issue")
+	p.Issue.Number = int(issue.At("number").Whole())
+	if issue.At("pull_request").There() {
 		p.Issue.PullRequest = &struct{}{}
 	}
 }
 
-func (p *commentPayload) address() (address, string, error) {
+func (p *commentPayload) Address() (delivery.Address, string, error) {
 	switch {
 	case p.Action != "created": // an edited comment speaks in the name of whoever wrote it first
-		return address{}, "only created comments are read", nil
+		return delivery.Address{}, "only created comments are read", nil
 	case p.Issue.PullRequest == nil:
-		return address{}, "a comment on an issue", nil
+		return delivery.Address{}, "a comment on an issue", nil
 	case p.Comment != nil && p.Comment.User.actor().ID != p.Sender.actor().ID:
-		return address{}, "a comment that its author did not send", nil
+		return delivery.Address{}, "a comment that its author did not send", nil
 	case p.Comment != nil && len(p.Comment.Body) > longestComment:
-		return address{}, "a comment too long to be read for commands", nil
+		return delivery.Address{}, "a comment too long to be read for commands", nil
 	}
 	if p.Comment != nil {
 		if p.commands = prmanager.Commands(p.Comment.Body); len(p.commands) == 0 {
-			return address{}, "a comment without a command", nil
+			return delivery.Address{}, "a comment without a command", nil
 		}
 	}
 	if p.Issue.Number <= 0 {
-		return address{}, "", &forge.BadDelivery{Field: "issue.number", Want: "a positive number"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "issue.number", Want: "a positive number"}
 	}
-	return address{kind: "pr", key: strconv.Itoa(p.Issue.Number), mail: prmanager.KindComment, format: prmanager.Format}, "", nil
+	return delivery.Address{Kind: "pr", Key: strconv.Itoa(p.Issue.Number), Mail: prmanager.KindComment, Format: prmanager.Format}, "", nil
 }
 
-func (p *commentPayload) mail(to forge.Routed) (any, string) {
+func (p *commentPayload) Mail(to forge.Routed) (any, string) {
 	if p.Comment == nil {
 		return nil, "comment: expected an object"
 	}

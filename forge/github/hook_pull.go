@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -44,19 +46,20 @@ type branch struct {
 	Repo *repository `json:"repo"` // null: the fork was deleted
 }
 
-func (p *pullPayload) rescue(w wreck) {
+func (p *pullPayload) Rescue(w delivery.Wreck) {
 	*p = pullPayload{
-		Number:      int(w.at("number").whole()),
-		PullRequest: &pull{Number: int(w.at("pull_request").at("number").whole())},
+		envelope:    salvaged(w),
+		Number:      int(w.At("number").Whole()),
+		PullRequest: &pull{Number: int(w.At("pull_request").At("number").Whole())},
 	}
 }
 
-func (p *pullPayload) address() (address, string, error) {
+func (p *pullPayload) Address() (delivery.Address, string, error) {
 	number := p.number()
 	if number <= 0 || p.Number != 0 && p.Number != number {
-		return address{}, "", &forge.BadDelivery{Field: "pull_request.number", Want: "a positive number"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "pull_request.number", Want: "a positive number"}
 	}
-	return address{kind: "pr", key: strconv.Itoa(number), mail: prmanager.KindPull, format: prmanager.Format, hint: true}, "", nil
+	return delivery.Address{Kind: "pr", Key: strconv.Itoa(number), Mail: prmanager.KindPull, Format: prmanager.Format, Hint: true}, "", nil
 }
 
 func (p *pullPayload) number() int {
@@ -66,7 +69,7 @@ func (p *pullPayload) number() int {
 	return p.PullRequest.Number
 }
 
-func (p *pullPayload) mail(to forge.Routed) (any, string) {
+func (p *pullPayload) Mail(to forge.Routed) (any, string) {
 	if p.PullRequest == nil {
 		return nil, "pull_request: expected an object"
 	}
@@ -121,5 +124,5 @@ func action(p *pullPayload) prmanager.Action {
 			return prmanager.ActionBaseChanged
 		}
 	}
-	return prmanager.Action(cut(p.Action, 40))
+	return prmanager.Action(wire.Cut(p.Action, 40))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/status"
 )
@@ -31,24 +32,24 @@ type checkPayload struct {
 	sha string // of a wreck
 }
 
-func (p *checkPayload) rescue(w wreck) {
-	*p = checkPayload{sha: w.at("check_run").at("head_sha").text()}
+func (p *checkPayload) Rescue(w delivery.Wreck) {
+	*p = checkPayload{envelope: salvaged(w), sha: w.At("check_run").At("head_sha").Text()}
 }
 
-func (p *checkPayload) address() (address, string, error) {
+func (p *checkPayload) Address() (delivery.Address, string, error) {
 	if p.Action != status.ActionRequested && p.Action != status.ActionRerequested {
-		return address{}, "nobody pressed anything on the check run", nil
+		return delivery.Address{}, "nobody pressed anything on the check run", nil
 	}
 	if p.CheckRun != nil {
 		p.sha = p.CheckRun.HeadSHA
 	}
-	if !hexSHA(p.sha) {
-		return address{}, "", &forge.BadDelivery{Field: "check_run.head_sha", Want: "a commit SHA in full"}
+	if !forge.FullSHA(p.sha) {
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "check_run.head_sha", Want: "a commit SHA in full"}
 	}
-	return address{kind: "commit", key: p.sha, mail: status.KindCheckRun, format: status.Format}, "", nil
+	return delivery.Address{Kind: "commit", Key: p.sha, Mail: status.KindCheckRun, Format: status.Format}, "", nil
 }
 
-func (p *checkPayload) mail(to forge.Routed) (any, string) {
+func (p *checkPayload) Mail(to forge.Routed) (any, string) {
 	run := p.CheckRun
 	if run.ID <= 0 {
 		return nil, "check_run.id: expected a positive number"
@@ -95,27 +96,27 @@ func keyIn(title string) string {
 	return key
 }
 
-func (p *runPayload) rescue(w wreck) {
-	run := w.at("workflow_run")
-	*p = runPayload{event: run.at("event").text(), sha: run.at("head_sha").text(), key: keyIn(run.at("display_title").text())}
+func (p *runPayload) Rescue(w delivery.Wreck) {
+	run := w.At("workflow_run")
+	*p = runPayload{envelope: salvaged(w), event: run.At("event").Text(), sha: run.At("head_sha").Text(), key: keyIn(run.At("display_title").Text())}
 }
 
-func (p *runPayload) address() (address, string, error) {
+func (p *runPayload) Address() (delivery.Address, string, error) {
 	if run := p.Run; run != nil {
 		p.event, p.sha, p.key = run.Event, run.HeadSHA, keyIn(run.Title)
 	}
-	to := address{mail: status.KindWorkflowRun, format: status.Format, hint: true}
+	to := delivery.Address{Mail: status.KindWorkflowRun, Format: status.Format, Hint: true}
 	switch p.event {
 	case "pull_request":
-		if !hexSHA(p.sha) {
+		if !forge.FullSHA(p.sha) {
 			return to, "", &forge.BadDelivery{Field: "workflow_run.head_sha", Want: "a commit SHA in full"}
 		}
-		to.kind, to.key = "commit", p.sha
+		to.Kind, to.Key = "commit", p.sha
 	case "workflow_dispatch", "repository_dispatch":
 		if p.key == "" {
 			return to, "a run that no run key names", nil
 		}
-		to.kind, to.key = "repo", "runs"
+		to.Kind, to.Key = "repo", "runs"
 	default:
 		// Titles of other events are written by outsiders: a pull request's, an issue's, a commit message.
 		return to, "a run that nobody here starts", nil
@@ -123,12 +124,12 @@ func (p *runPayload) address() (address, string, error) {
 	return to, "", nil
 }
 
-func (p *runPayload) mail(to forge.Routed) (any, string) {
+func (p *runPayload) Mail(to forge.Routed) (any, string) {
 	run := p.Run
 	switch {
 	case run.ID <= 0:
 		return nil, "workflow_run.id: expected a positive number"
-	case !hexSHA(run.HeadSHA):
+	case !forge.FullSHA(run.HeadSHA):
 		return nil, "workflow_run.head_sha: expected a commit SHA in full"
 	}
 	path, _, _ := strings.Cut(run.Path, "@")
@@ -154,25 +155,25 @@ type groupPayload struct {
 	sha string // of a wreck
 }
 
-func (p *groupPayload) rescue(w wreck) {
-	*p = groupPayload{sha: w.at("merge_group").at("head_sha").text()}
+func (p *groupPayload) Rescue(w delivery.Wreck) {
+	*p = groupPayload{envelope: salvaged(w), sha: w.At("merge_group").At("head_sha").Text()}
 }
 
-func (p *groupPayload) address() (address, string, error) {
+func (p *groupPayload) Address() (delivery.Address, string, error) {
 	if p.Action != "checks_requested" && p.Action != "destroyed" {
-		return address{}, "nothing happened to the merge group that we handle", nil
+		return delivery.Address{}, "nothing happened to the merge group that we handle", nil
 	}
 	if p.Group != nil {
 		p.sha = p.Group.HeadSHA
 	}
-	if !hexSHA(p.sha) {
-		return address{}, "", &forge.BadDelivery{Field: "merge_group.head_sha", Want: "a commit SHA in full"}
+	if !forge.FullSHA(p.sha) {
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "merge_group.head_sha", Want: "a commit SHA in full"}
 	}
-	return address{kind: "mq", key: p.sha, mail: prmanager.KindGroup, format: prmanager.Format}, "", nil
+	return delivery.Address{Kind: "mq", Key: p.sha, Mail: prmanager.KindGroup, Format: prmanager.Format}, "", nil
 }
 
-func (p *groupPayload) mail(to forge.Routed) (any, string) {
-	if !hexSHA(p.Group.BaseSHA) {
+func (p *groupPayload) Mail(to forge.Routed) (any, string) {
+	if !forge.FullSHA(p.Group.BaseSHA) {
 		return nil, "merge_group.base_sha: expected a commit SHA in full"
 	}
 	return prmanager.Group{

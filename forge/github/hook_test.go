@@ -339,13 +339,13 @@ func TestRoute_malformed(t *testing.T) {
 		{"deep and closed", headers("pull_request"), deep + strings.Repeat("]", 1<<20), "body"},
 		{"deep inside", headers("pull_request"), bad(`"action":"opened"`, `"x":`+strings.Repeat(`{"a":`, 1<<20)+"1"+strings.Repeat("}", 1<<20)), "body"},
 		{"deep in a part that is read", headers("pull_request"), bad(`"id":5,"full_name"`, `"id":`+strings.Repeat("[", 1<<20)+strings.Repeat("]", 1<<20)+`,"full_name"`), "body"},
-		{"an array", headers("pull_request"), "[]", "repository"},
+		{"an array", headers("pull_request"), "[]", "body"},
 		{"null", headers("pull_request"), "null", "repository.id"},
-		{"a string", headers("pull_request"), `"x"`, "repository"},
+		{"a string", headers("pull_request"), `"x"`, "body"},
 		{"nothing", headers("pull_request"), "{}", "repository.id"},
 		{"no repository", headers("pull_request"), bad(`"repository"`, `"repo"`), "repository.id"},
 		{"repository null", headers("pull_request"), bad(`{"id":5,"full_name":"acme/widgets","private":false}`, "null"), "repository.id"},
-		{"repository a number", headers("pull_request"), bad(`{"id":5,"full_name":"acme/widgets","private":false}`, "5"), "repository"},
+		{"repository a number", headers("pull_request"), bad(`{"id":5,"full_name":"acme/widgets","private":false}`, "5"), "repository.id"},
 		{"repository id a string", headers("pull_request"), bad(`"id":5,"full_name"`, `"id":"5","full_name"`), "repository.id"},
 		{"repository id negative", headers("pull_request"), bad(`"id":5,"full_name"`, `"id":-5,"full_name"`), "repository.id"},
 		{"repository id broken", headers("pull_request"), bad(`"id":5,"full_name"`, `"id":5.5,"full_name"`), "repository.id"},
@@ -381,7 +381,7 @@ func TestRoute_malformedOthers(t *testing.T) {
 	sha := strings.Repeat("a", 40)
 	for _, c := range []struct{ name, event, body, field string }{
 		{"comment, not JSON", "issue_comment", `{`, "body"},
-		{"comment, an array", "issue_comment", `[]`, "repository"},
+		{"comment, an array", "issue_comment", `[]`, "body"},
 		{"comment, no repository", "issue_comment", `{"action":"created","issue":{"number":7,"pull_request":{}},"comment":{"body":"/retest"}}`, "repository.id"},
 		{"comment, no number", "issue_comment", `{"action":"created","issue":{"pull_request":{}},"comment":{"body":"/retest"},` + repo + `}`, "issue.number"},
 		{"comment, number a string", "issue_comment", `{"action":"created","issue":{"number":"7","pull_request":{}},"comment":{"body":"/retest"},` + repo + `}`, "issue.number"},
@@ -392,7 +392,7 @@ func TestRoute_malformedOthers(t *testing.T) {
 		{"check, no repository", "check_run", `{"action":"rerequested","check_run":{"id":1,"head_sha":"` + sha + `"}}`, "repository.id"},
 		{"run, branch for SHA", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":"main"},` + repo + `}`, "workflow_run.head_sha"},
 		{"run, SHA a number", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":1},` + repo + `}`, "workflow_run.head_sha"},
-		{"run, repository a string", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":"` + sha + `"},"repository":"x"}`, "repository"},
+		{"run, repository a string", "workflow_run", `{"workflow_run":{"event":"pull_request","head_sha":"` + sha + `"},"repository":"x"}`, "repository.id"},
 		{"dispatched run, no repository", "workflow_run", `{"workflow_run":{"event":"workflow_dispatch","display_title":"` + key + `"}}`, "repository.id"},
 		{"group, none", "merge_group", `{"action":"destroyed",` + repo + `}`, "merge_group.head_sha"},
 		{"group, an array", "merge_group", `{"action":"destroyed","merge_group":[],` + repo + `}`, "merge_group.head_sha"},
@@ -422,7 +422,7 @@ func TestRoute_withoutID(t *testing.T) {
 // A mail is as small as what decisions need of it: whoever can write a long name cannot fill the store.
 func TestRoute_long(t *testing.T) {
 	h := newHook(t, "s")
-	long := strings.Repeat("x", maxMail)
+	long := strings.Repeat("x", 64<<10)
 	body := `{"action":"rerequested","check_run":{"id":1,"name":"` + long + `","head_sha":"` + strings.Repeat("a", 40) + `"},"repository":{"id":5,"full_name":"acme/widgets"}}`
 	to, err := h.Route(headers("check_run"), []byte(body))
 	if err != nil || to.Flaw == "" || len(to.Body) > 0 || to.Kind != "commit" {
@@ -544,7 +544,7 @@ func FuzzRoute(f *testing.F) {
 			return
 		}
 		want := state.Subject{Instance: "github", Project: to.Project, Kind: to.Kind, Key: to.Key}
-		if len(to.Body) > maxMail {
+		if len(to.Body) > 64<<10 {
 			t.Fatalf("mail of %d bytes", len(to.Body))
 		}
 		switch to.MailKind {
@@ -562,11 +562,11 @@ func FuzzRoute(f *testing.F) {
 				t.Fatalf("%+v goes to %+v", c, want)
 			}
 		case prmanager.KindGroup:
-			if g := mail[prmanager.Group](t, to); prmanager.GroupSubject(g.Repo, g.SHA) != want || !hexSHA(g.SHA) {
+			if g := mail[prmanager.Group](t, to); prmanager.GroupSubject(g.Repo, g.SHA) != want || !forge.FullSHA(g.SHA) {
 				t.Fatalf("%+v goes to %+v", g, want)
 			}
 		case status.KindCheckRun:
-			if c := mail[status.CheckRun](t, to); status.Subject(c.Repo, c.SHA) != want || !hexSHA(c.SHA) {
+			if c := mail[status.CheckRun](t, to); status.Subject(c.Repo, c.SHA) != want || !forge.FullSHA(c.SHA) {
 				t.Fatalf("%+v goes to %+v", c, want)
 			}
 		case status.KindWorkflowRun:

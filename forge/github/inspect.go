@@ -11,6 +11,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // What follows is read for `signalbox check` only, by a person who waits: one call each unless said otherwise.
@@ -43,7 +44,7 @@ func (c *Client) Rights(ctx context.Context, repo forge.Repo) (Rights, error) {
 	}
 	owner, name, ok := strings.Cut(repo.Name, "/")
 	if !ok || !plain(owner) || !plain(name) {
-		return Rights{}, permanent(op, errName)
+		return Rights{}, wire.Permanent(op, errName)
 	}
 	i, _, err := c.app.Apps.FindRepositoryInstallation(ctx, owner, name)
 	if err != nil {
@@ -55,7 +56,7 @@ func (c *Client) Rights(ctx context.Context, repo forge.Repo) (Rights, error) {
 		err = json.Unmarshal(b, &r.Permissions)
 	}
 	if err != nil {
-		return Rights{}, incomplete(op)
+		return Rights{}, wire.Incomplete(op)
 	}
 	return r, nil
 }
@@ -85,7 +86,7 @@ func (c *Client) Webhooks(ctx context.Context, repo forge.Repo) ([]Webhook, erro
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := client.Repositories.ListHooks(ctx, owner, name, &gh.ListOptions{PerPage: listPage})
+	list, _, err := client.Repositories.ListHooks(ctx, owner, name, &gh.ListOptions{PerPage: wire.Page})
 	if err != nil {
 		return nil, c.fault(op, err)
 	}
@@ -116,7 +117,7 @@ func (c *Client) Named(ctx context.Context, repo forge.Repo) (found forge.Repo, 
 	case err != nil:
 		return forge.Repo{}, "", c.fault(op, err)
 	case r.GetID() == 0 || r.GetFullName() == "" || r.GetDefaultBranch() == "":
-		return forge.Repo{}, "", incomplete(op)
+		return forge.Repo{}, "", wire.Incomplete(op)
 	}
 	repo.Instance, repo.ID, repo.Name, repo.Private = c.instance, r.GetID(), r.GetFullName(), r.GetPrivate()
 	return repo, r.GetDefaultBranch(), nil
@@ -130,11 +131,11 @@ func (c *Client) HasLabel(ctx context.Context, repo forge.Repo, label string) (b
 	}
 	at, ok := segment(label)
 	if !ok {
-		return false, permanent("read the label", errors.New("no label has this name"))
+		return false, wire.Permanent("read the label", errors.New("no label has this name"))
 	}
 	_, _, err = client.Issues.GetLabel(ctx, owner, name, at)
 	err = c.fault("read the label", err)
-	if notFound(err) {
+	if wire.NotFound(err) {
 		return false, nil
 	}
 	return err == nil, err
@@ -173,12 +174,12 @@ func (c *Client) Protection(ctx context.Context, repo forge.Repo, branch string)
 	}
 	at, ok := segment(branch)
 	if !ok {
-		return Protection{}, permanent(op, errors.New("no branch has this name"))
+		return Protection{}, wire.Permanent(op, errors.New("no branch has this name"))
 	}
 	read := func(path string, v any) error {
 		req, err := client.NewRequest(http.MethodGet, "repos/"+url.PathEscape(owner)+"/"+url.PathEscape(name)+path, nil)
 		if err != nil {
-			return permanent(op, errName)
+			return wire.Permanent(op, errName)
 		}
 		_, err = client.Do(ctx, req, v)
 		return c.fault(op, err)
@@ -194,7 +195,7 @@ func (c *Client) Protection(ctx context.Context, repo forge.Repo, branch string)
 		} `json:"parameters"`
 	}
 	// Where rulesets are not offered (older Enterprise Servers, free private repositories) there are none.
-	if err := read("/rules/branches/"+at+"?per_page=100", &rules); err != nil && !notFound(err) && forge.Classify(err).Status != http.StatusForbidden {
+	if err := read("/rules/branches/"+at+"?per_page=100", &rules); err != nil && !wire.NotFound(err) && forge.Classify(err).Status != http.StatusForbidden {
 		return Protection{}, err
 	}
 	for _, r := range rules {
@@ -232,7 +233,7 @@ func (c *Client) ForkApproval(ctx context.Context, repo forge.Repo) (string, err
 	}
 	req, err := client.NewRequest(http.MethodGet, "repos/"+url.PathEscape(owner)+"/"+url.PathEscape(name)+"/actions/permissions/fork-pr-contributor-approval", nil)
 	if err != nil {
-		return "", permanent(op, errName)
+		return "", wire.Permanent(op, errName)
 	}
 	var v struct {
 		Policy string `json:"approval_policy"`
@@ -241,7 +242,7 @@ func (c *Client) ForkApproval(ctx context.Context, repo forge.Repo) (string, err
 		return "", c.fault(op, err)
 	}
 	if v.Policy == "" {
-		return "", incomplete(op)
+		return "", wire.Incomplete(op)
 	}
 	return v.Policy, nil
 }
@@ -252,7 +253,7 @@ func (c *Client) RecentBots(ctx context.Context, repo forge.Repo) (map[string]in
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := client.PullRequests.List(ctx, owner, name, &gh.PullRequestListOptions{State: "all", ListOptions: gh.ListOptions{PerPage: listPage}})
+	list, _, err := client.PullRequests.List(ctx, owner, name, &gh.PullRequestListOptions{State: "all", ListOptions: gh.ListOptions{PerPage: wire.Page}})
 	if err != nil {
 		return nil, c.fault("list pull requests", err)
 	}

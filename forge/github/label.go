@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -24,7 +25,7 @@ func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, pres
 	}
 	escaped, ok := segment(label)
 	if !ok {
-		return permanent(op, errors.New("no usable label name"))
+		return wire.Permanent(op, errors.New("no usable label name"))
 	}
 	if present {
 		// go-github v66 sends a bare list, which GitHub's description has given up.
@@ -32,7 +33,7 @@ func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, pres
 			map[string][]string{"labels": {label}}, nil)
 	}
 	_, err = client.Issues.RemoveLabelForIssue(ctx, owner, name, ref.Number, escaped)
-	if err = c.fault(op, err); notFound(err) {
+	if err = c.fault(op, err); wire.NotFound(err) {
 		return nil
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -30,9 +31,9 @@ func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
 	switch {
 	case live.GetNumber() != ref.Number, base.GetID() == 0, live.GetHead().GetSHA() == "", live.GetBase().GetSHA() == "",
 		live.GetState() == "", live.GetUpdatedAt().IsZero():
-		return forge.Pull{}, incomplete(op)
+		return forge.Pull{}, wire.Incomplete(op)
 	case ref.Repo.ID != 0 && base.GetID() != ref.Repo.ID:
-		return forge.Pull{}, permanent(op, errors.New("the name belongs to another repository now"))
+		return forge.Pull{}, wire.Permanent(op, errors.New("the name belongs to another repository now"))
 	}
 	ref.Repo.Instance = c.instance
 	ref.Repo.ID, ref.Repo.Name, ref.Repo.Private = base.GetID(), base.GetFullName(), base.GetPrivate()
@@ -49,46 +50,24 @@ func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
 	}, nil
 }
 
-// Events per page, GitHub's maximum, and how few on the newest page make us read the one before too.
-const (
-	eventPage = 100
-	fewEvents = eventPage / 2
-)
-
-// LabelHistory reads the label changes among at least the newest fewEvents issue events, oldest first. GitHub lists
-// issue events oldest first and has no other order, so the first page says which is the last: 1 call up to 100
-// events of any kind, 2 or 3 beyond.
+// LabelHistory reads the label changes among at least the newest 50 issue events, oldest first. GitHub lists issue events
+// oldest first and has no other order, so the first page says which is the last: 1 call up to 100 events of any kind, 2
+// or 3 beyond.
 func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.LabelEntry, error) {
 	const op = "read label history"
 	client, owner, name, err := c.on(ctx, ref.Repo)
 	if err != nil {
 		return nil, err
 	}
-	page := func(n int) ([]*gh.IssueEvent, int, error) {
-		list, res, err := client.Issues.ListIssueEvents(ctx, owner, name, ref.Number, &gh.ListOptions{Page: n, PerPage: eventPage})
+	events, err := wire.Newest(func(n int) ([]*gh.IssueEvent, int, error) {
+		list, res, err := client.Issues.ListIssueEvents(ctx, owner, name, ref.Number, &gh.ListOptions{Page: n, PerPage: wire.Page})
 		if err != nil {
 			return nil, 0, c.fault(op, err)
 		}
 		return list, res.LastPage, nil
-	}
-	events, last, err := page(1)
+	})
 	if err != nil {
 		return nil, err
-	}
-	if last > 1 {
-		newest, _, err := page(last)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case len(newest) >= fewEvents:
-			events = nil
-		case last > 2:
-			if events, _, err = page(last - 1); err != nil {
-				return nil, err
-			}
-		}
-		events = append(events, newest...)
 	}
 	var history []forge.LabelEntry
 	for _, e := range events {
@@ -137,15 +116,13 @@ func (c *Client) Trusted(ctx context.Context, repo forge.Repo, who forge.Actor, 
 		}
 		yes, err = c.isUser(ctx, client, who, rule.Value+"[bot]")
 	default:
-		return false, permanent("look up trust", errors.New("unknown kind of rule"))
+		return false, wire.Permanent("look up trust", errors.New("unknown kind of rule"))
 	}
-	if notFound(err) {
+	if wire.NotFound(err) {
 		return false, nil
 	}
 	return yes, err
 }
-
-func notFound(err error) bool { return err != nil && forge.Classify(err).Class == forge.NotFound }
 
 // mayWrite reads the field permission, which maps maintain to write and triage to read; role_name only where a rule
 // asks for maintain, since it may be the name of a custom role.
@@ -153,14 +130,14 @@ func (c *Client) mayWrite(ctx context.Context, client *gh.Client, owner, name st
 	const op = "read permission"
 	login, ok := segment(who.Login)
 	if !ok {
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	level, _, err := client.Repositories.GetPermissionLevel(ctx, owner, name, login)
 	switch {
 	case err != nil:
 		return false, c.fault(op, err)
 	case level.Permission == nil || level.User == nil:
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	case level.User.GetID() != who.ID, level.User.GetType() == "Bot":
 		return false, nil
 	}
@@ -173,7 +150,7 @@ func (c *Client) mayWrite(ctx context.Context, client *gh.Client, owner, name st
 	case "admin":
 		return admin, nil
 	}
-	return false, permanent(op, errors.New("unknown permission"))
+	return false, wire.Permanent(op, errors.New("unknown permission"))
 }
 
 // inTeam goes from the id to the present login, so that a login taken over by another account is never asked about.
@@ -181,7 +158,7 @@ func (c *Client) inTeam(ctx context.Context, client *gh.Client, who forge.Actor,
 	const op = "read team membership"
 	org, slug, ok := strings.Cut(team, "/")
 	if !ok || !plain(org) || !plain(slug) {
-		return false, permanent(op, errors.New("expected ORG/SLUG"))
+		return false, wire.Permanent(op, errors.New("expected ORG/SLUG"))
 	}
 	user, _, err := client.Users.GetByID(ctx, who.ID)
 	if err != nil {
@@ -189,14 +166,14 @@ func (c *Client) inTeam(ctx context.Context, client *gh.Client, who forge.Actor,
 	}
 	login, ok := segment(user.GetLogin())
 	if !ok || user.GetID() != who.ID {
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	member, _, err := client.Teams.GetTeamMembershipBySlug(ctx, org, slug, login)
 	switch {
 	case err != nil:
 		return false, c.fault(op, err)
 	case member.State == nil:
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	return member.GetState() == "active", nil
 }
@@ -205,14 +182,14 @@ func (c *Client) inTeam(ctx context.Context, client *gh.Client, who forge.Actor,
 func (c *Client) isUser(ctx context.Context, client *gh.Client, who forge.Actor, login string) (bool, error) {
 	const op = "read user"
 	if !plain(strings.TrimSuffix(login, "[bot]")) {
-		return false, permanent(op, errors.New("expected a login"))
+		return false, wire.Permanent(op, errors.New("expected a login"))
 	}
 	user, _, err := client.Users.Get(ctx, url.PathEscape(login))
 	switch {
 	case err != nil:
 		return false, c.fault(op, err)
 	case user.GetID() == 0:
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	return user.GetID() == who.ID, nil
 }

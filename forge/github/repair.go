@@ -13,6 +13,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/repair"
 )
 
@@ -21,23 +22,20 @@ var (
 	_ repair.Log    = (*Client)(nil)
 )
 
-// listPage is how many GitHub lists at once, its maximum.
-const listPage = 100
-
 // Installations lists the App's installations, without those that are suspended: 1 call a page.
 func (c *Client) Installations(ctx context.Context, page int) ([]int64, int, error) {
 	const op = "list installations"
 	if c.app == nil {
-		return nil, 0, permanent(op, errors.New("a token has none"))
+		return nil, 0, wire.Permanent(op, errors.New("a token has none"))
 	}
-	list, res, err := c.app.Apps.ListInstallations(ctx, &gh.ListOptions{Page: page, PerPage: listPage})
+	list, res, err := c.app.Apps.ListInstallations(ctx, &gh.ListOptions{Page: page, PerPage: wire.Page})
 	if err != nil {
 		return nil, 0, c.fault(op, err)
 	}
 	var ids []int64
 	for _, i := range list {
 		if i.GetID() == 0 {
-			return nil, 0, incomplete(op)
+			return nil, 0, wire.Incomplete(op)
 		}
 		if i.SuspendedAt == nil {
 			ids = append(ids, i.GetID())
@@ -50,13 +48,13 @@ func (c *Client) Installations(ctx context.Context, page int) ([]int64, int, err
 // take no writes and are left out.
 func (c *Client) Repos(ctx context.Context, installation int64, page int) ([]forge.Repo, int, error) {
 	const op = "list repositories"
-	at := gh.ListOptions{Page: page, PerPage: listPage}
+	at := gh.ListOptions{Page: page, PerPage: wire.Page}
 	var list []*gh.Repository
 	var res *gh.Response
 	var err error
 	if installation == 0 {
 		if c.token == nil {
-			return nil, 0, permanent(op, errors.New("an App asks for an installation's"))
+			return nil, 0, wire.Permanent(op, errors.New("an App asks for an installation's"))
 		}
 		list, res, err = c.token.Repositories.ListByAuthenticatedUser(ctx, &gh.RepositoryListByAuthenticatedUserOptions{Sort: "full_name", ListOptions: at})
 	} else {
@@ -75,7 +73,7 @@ func (c *Client) Repos(ctx context.Context, installation int64, page int) ([]for
 	var out []forge.Repo
 	for _, r := range list {
 		if r.GetID() == 0 || r.GetFullName() == "" {
-			return nil, 0, incomplete(op)
+			return nil, 0, wire.Incomplete(op)
 		}
 		if !r.GetArchived() {
 			out = append(out, forge.Repo{Instance: c.instance, ID: r.GetID(), Name: r.GetFullName(), Installation: installation, Private: r.GetPrivate()})
@@ -87,7 +85,7 @@ func (c *Client) Repos(ctx context.Context, installation int64, page int) ([]for
 // Updated lists pull requests in any state, updated last first, back to since: 1 call a page.
 func (c *Client) Updated(ctx context.Context, repo forge.Repo, since time.Time, page int) ([]repair.Pull, int, error) {
 	// Without a direction GitHub lists this order ascending.
-	list, next, err := c.pulls(ctx, repo, &gh.PullRequestListOptions{State: "all", Sort: "updated", Direction: "desc", ListOptions: gh.ListOptions{Page: page, PerPage: listPage}})
+	list, next, err := c.pulls(ctx, repo, &gh.PullRequestListOptions{State: "all", Sort: "updated", Direction: "desc", ListOptions: gh.ListOptions{Page: page, PerPage: wire.Page}})
 	if i := slices.IndexFunc(list, func(p repair.Pull) bool { return p.UpdatedAt.Before(since) }); i >= 0 {
 		list, next = list[:i], 0
 	}
@@ -96,7 +94,7 @@ func (c *Client) Updated(ctx context.Context, repo forge.Repo, since time.Time, 
 
 // Open lists open pull requests, oldest first: 1 call a page.
 func (c *Client) Open(ctx context.Context, repo forge.Repo, page int) ([]repair.Pull, int, error) {
-	return c.pulls(ctx, repo, &gh.PullRequestListOptions{State: "open", Sort: "created", Direction: "asc", ListOptions: gh.ListOptions{Page: page, PerPage: listPage}})
+	return c.pulls(ctx, repo, &gh.PullRequestListOptions{State: "open", Sort: "created", Direction: "asc", ListOptions: gh.ListOptions{Page: page, PerPage: wire.Page}})
 }
 
 func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gh.PullRequestListOptions) ([]repair.Pull, int, error) {
@@ -114,7 +112,7 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gh.PullRequestLi
 		base := p.GetBase().GetRepo()
 		switch {
 		case p.GetNumber() <= 0, base.GetID() == 0, base.GetFullName() == "", p.GetState() == "", p.GetUpdatedAt().IsZero(), p.GetCreatedAt().IsZero():
-			return nil, 0, incomplete(op)
+			return nil, 0, wire.Incomplete(op)
 		case repo.ID != 0 && base.GetID() != repo.ID:
 			return nil, 0, &forge.Fault{Class: forge.NotFound, Op: op, Status: http.StatusNotFound, Err: errors.New("the name belongs to another repository now")}
 		}
@@ -128,7 +126,7 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gh.PullRequestLi
 	return out, res.NextPage, nil
 }
 
-// logPages bounds one call of Failed, in pages of listPage attempts.
+// logPages bounds one call of Failed, in pages of wire.Page attempts.
 const logPages = 10
 
 // Failed reads the App's delivery log, or those of the repository's hooks that are ours: 1 call for 100 attempts, with
@@ -158,7 +156,7 @@ func (c *Client) Failed(ctx context.Context, repo forge.Repo, since time.Time, f
 			if pages++; pages > logPages {
 				return unarrived(failed, arrived), id + ":" + cursor, nil
 			}
-			list, res, err := read(ctx, hook, &gh.ListCursorOptions{PerPage: listPage, Cursor: cursor})
+			list, res, err := read(ctx, hook, &gh.ListCursorOptions{PerPage: wire.Page, Cursor: cursor})
 			if err != nil {
 				return nil, "", noLog(c.fault(op, err))
 			}
@@ -166,7 +164,7 @@ func (c *Client) Failed(ctx context.Context, repo forge.Repo, since time.Time, f
 			more = cursor != ""
 			for _, d := range list {
 				if d.GetGUID() == "" || d.GetID() == 0 || d.GetDeliveredAt().IsZero() {
-					return nil, "", incomplete(op)
+					return nil, "", wire.Incomplete(op)
 				}
 				if d.GetDeliveredAt().Before(since) {
 					more, cursor = false, ""
@@ -212,7 +210,7 @@ func (c *Client) logs(ctx context.Context, repo forge.Repo) ([]int64, readLog, e
 	if err != nil {
 		return nil, nil, err
 	}
-	list, _, err := client.Repositories.ListHooks(ctx, owner, name, &gh.ListOptions{PerPage: listPage})
+	list, _, err := client.Repositories.ListHooks(ctx, owner, name, &gh.ListOptions{PerPage: wire.Page})
 	if err != nil {
 		return nil, nil, c.fault("list webhooks", err)
 	}

@@ -10,6 +10,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // maxSource is the largest file that File answers, in bytes: GitHub's contents API gives no more inline.
@@ -31,11 +32,11 @@ func (c *Client) File(ctx context.Context, repo forge.Repo, sha, path string) ([
 		return nil, &forge.Fault{Class: forge.NotFound, Op: op, Status: http.StatusNotFound, Err: errors.New("it is no file")}
 	}
 	if file.GetSize() > maxSource {
-		return nil, permanent(op, errors.New("it is larger than 1 MiB"))
+		return nil, wire.Permanent(op, errors.New("it is larger than 1 MiB"))
 	}
 	text, err := file.GetContent()
 	if err != nil {
-		return nil, incomplete(op)
+		return nil, wire.Incomplete(op)
 	}
 	return []byte(text), nil
 }
@@ -51,13 +52,13 @@ func (c *Client) Clone(repo forge.Repo) string {
 func (c *Client) CheckoutToken(ctx context.Context, repo forge.Repo) (string, error) {
 	const op = "make a checkout token"
 	if c.app == nil {
-		return "", permanent(op, errors.New("private repositories need the GitHub App: runners would have no token to check them out with"))
+		return "", wire.Permanent(op, errors.New("private repositories need the GitHub App: runners would have no token to check them out with"))
 	}
 	id := repo.Installation
 	if id == 0 {
 		owner, name, ok := strings.Cut(repo.Name, "/")
 		if !ok || !plain(owner) || !plain(name) {
-			return "", permanent(op, errName)
+			return "", wire.Permanent(op, errName)
 		}
 		var err error
 		if id, err = c.installation(ctx, owner, name); err != nil {
@@ -71,7 +72,7 @@ func (c *Client) CheckoutToken(ctx context.Context, repo forge.Repo) (string, er
 		return "", c.fault(op, err)
 	}
 	if token.GetToken() == "" {
-		return "", incomplete(op)
+		return "", wire.Incomplete(op)
 	}
 	return token.GetToken(), nil
 }

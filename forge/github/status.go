@@ -8,6 +8,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/status"
 )
 
@@ -32,8 +33,8 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 	if err != nil {
 		return forge.StatusReceipt{}, err
 	}
-	if !hexSHA(s.SHA) {
-		return forge.StatusReceipt{}, permanent("create commit status", errSHA)
+	if !forge.FullSHA(s.SHA) {
+		return forge.StatusReceipt{}, wire.Permanent("create commit status", errSHA)
 	}
 	id, err := c.postStatus(ctx, client, owner, name, s.SHA, statusOf(s))
 	return forge.StatusReceipt{ID: id}, err
@@ -47,8 +48,8 @@ func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.Status
 	if err != nil {
 		return forge.StatusReceipt{}, false, err
 	}
-	if !hexSHA(s.SHA) {
-		return forge.StatusReceipt{}, false, permanent("find status", errSHA)
+	if !forge.FullSHA(s.SHA) {
+		return forge.StatusReceipt{}, false, wire.Permanent("find status", errSHA)
 	}
 	if c.app == nil {
 		r.ID, found, err = c.findStatus(ctx, client, owner, name, s.SHA, statusOf(s))
@@ -66,7 +67,7 @@ func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.Status
 // checkOf is a client's status as a check run.
 func checkOf(s forge.Status) forge.Check {
 	check := forge.Check{
-		Repo: s.Repo, SHA: s.SHA, Name: s.Context, ExternalID: s.Run, Title: cut(text(s), maxTitle), URL: link(s.TargetURL),
+		Repo: s.Repo, SHA: s.SHA, Name: s.Context, ExternalID: s.Run, Title: wire.Cut(text(s), maxTitle), URL: link(s.TargetURL),
 	}
 	if !s.New {
 		check.ID = s.ID

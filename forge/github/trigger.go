@@ -10,6 +10,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // runPages bounds the search for a run, in pages of 100, newest first. A key is looked for soon after it was sent;
@@ -53,7 +54,7 @@ func (c *Client) cancelRun(ctx context.Context, client *gh.Client, owner, name, 
 	const op = "cancel run"
 	number, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return permanent(op, errors.New("the receipt's id is not a number"))
+		return wire.Permanent(op, errors.New("the receipt's id is not a number"))
 	}
 	_, err = client.Actions.CancelWorkflowRunByID(ctx, owner, name, number)
 	if accepted := (*gh.AcceptedError)(nil); err == nil || errors.As(err, &accepted) {
@@ -70,7 +71,7 @@ func (c *Client) cancelRun(ctx context.Context, client *gh.Client, owner, name, 
 	// 409 is said of completed runs, but also of a re-run that is not queued yet, which will run.
 	run, _, err := client.Actions.GetWorkflowRunByID(ctx, owner, name, number)
 	if err != nil {
-		if err = c.fault(op, err); notFound(err) {
+		if err = c.fault(op, err); wire.NotFound(err) {
 			return nil
 		}
 		return err
@@ -91,7 +92,7 @@ var (
 func (c *Client) post(ctx context.Context, client *gh.Client, op, path string, body, into any) error {
 	req, err := client.NewRequest(http.MethodPost, path, body)
 	if err != nil {
-		return permanent(op, errors.New("no request can be made of it"))
+		return wire.Permanent(op, errors.New("no request can be made of it"))
 	}
 	_, err = client.Do(ctx, req, into)
 	return c.fault(op, err)
@@ -99,8 +100,8 @@ func (c *Client) post(ctx context.Context, client *gh.Client, op, path string, b
 
 // sendable checks what goes to CI, and fills in the commit of the base branch where the caller has none (1 call).
 func (c *Client) sendable(ctx context.Context, op string, run forge.Run) (forge.Run, error) {
-	if !strings.HasPrefix(run.Key, "sb1-") || !hexSHA(run.SHA) || run.BaseSHA != "" && !hexSHA(run.BaseSHA) {
-		return run, permanent(op, errKey)
+	if !strings.HasPrefix(run.Key, "sb1-") || !forge.FullSHA(run.SHA) || run.BaseSHA != "" && !forge.FullSHA(run.BaseSHA) {
+		return run, wire.Permanent(op, errKey)
 	}
 	if run.BaseSHA == "" {
 		live, err := c.Pull(ctx, run.Ref)

@@ -7,6 +7,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -98,8 +99,8 @@ func held(r *gh.WorkflowRun) bool {
 // runs are those of event pull_request at the commit whose head lives where the pull request's does: the same commit
 // in somebody else's fork is somebody else's pull request.
 func (t Approval) runs(ctx context.Context, op string, run forge.Run, status string) ([]*gh.WorkflowRun, error) {
-	if !hexSHA(run.SHA) || run.HeadRepoID == 0 {
-		return nil, permanent(op, errHead)
+	if !forge.FullSHA(run.SHA) || run.HeadRepoID == 0 {
+		return nil, wire.Permanent(op, errHead)
 	}
 	client, owner, name, err := t.client.on(ctx, run.Ref.Repo)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -25,7 +26,7 @@ func (c *Client) Dispatch() Dispatch { return Dispatch{c} }
 func (t Dispatch) Find(ctx context.Context, run forge.Run) (forge.Receipt, bool, error) {
 	const op = "find dispatched run"
 	if run.Key == "" {
-		return forge.Receipt{}, false, permanent(op, errKey)
+		return forge.Receipt{}, false, wire.Permanent(op, errKey)
 	}
 	client, owner, name, err := t.client.on(ctx, run.Ref.Repo)
 	if err != nil {
@@ -55,7 +56,7 @@ func (t Dispatch) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	}
 	payload, err := json.Marshal(clientPayload{run.Key, pr, run.SHA, run.BaseSHA})
 	if err != nil {
-		return forge.Receipt{}, permanent(op, fmt.Errorf("encode payload: %w", err))
+		return forge.Receipt{}, wire.Permanent(op, fmt.Errorf("encode payload: %w", err))
 	}
 	_, _, err = client.Repositories.Dispatch(ctx, owner, name,
 		gh.DispatchRequestOptions{EventType: "signalbox", ClientPayload: (*json.RawMessage)(&payload)})

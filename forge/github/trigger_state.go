@@ -10,6 +10,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -51,14 +52,14 @@ func (c *Client) state(ctx context.Context, run forge.Run, r forge.Receipt,
 	}
 	number, err := strconv.ParseInt(r.ID, 10, 64)
 	if err != nil {
-		return prmanager.RunState{}, permanent(op, errors.New("the receipt's id is not a number"))
+		return prmanager.RunState{}, wire.Permanent(op, errors.New("the receipt's id is not a number"))
 	}
 	client, owner, name, err := c.on(ctx, run.Ref.Repo)
 	if err != nil {
 		return prmanager.RunState{}, err
 	}
 	is, _, err := client.Actions.GetWorkflowRunByID(ctx, owner, name, number)
-	if err = c.fault(op, err); notFound(err) {
+	if err = c.fault(op, err); wire.NotFound(err) {
 		return prmanager.RunState{}, nil // deleted: it will never say more
 	} else if err != nil {
 		return prmanager.RunState{}, err
@@ -124,7 +125,7 @@ func (t Approval) Rerun(ctx context.Context, run forge.Run, asked time.Time) err
 		now, _, gone := client.Actions.GetWorkflowRunByID(ctx, owner, name, r.GetID())
 		if gone = t.client.fault(op, gone); gone == nil && now.GetStatus() == "completed" {
 			return err
-		} else if gone != nil && !notFound(gone) {
+		} else if gone != nil && !wire.NotFound(gone) {
 			return gone
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	gh "github.com/google/go-github/v66/github"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -37,7 +38,7 @@ func (c *Client) Workflow(file, ref string) (Workflow, error) {
 func (t Workflow) Find(ctx context.Context, run forge.Run) (forge.Receipt, bool, error) {
 	const op = "find workflow run"
 	if run.Key == "" {
-		return forge.Receipt{}, false, permanent(op, errKey)
+		return forge.Receipt{}, false, wire.Permanent(op, errKey)
 	}
 	client, owner, name, err := t.client.on(ctx, run.Ref.Repo)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/status"
 )
 
@@ -83,8 +84,8 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 	if err != nil {
 		return places{}, err
 	}
-	if !hexSHA(check.SHA) {
-		return places{}, permanent(op, errSHA)
+	if !forge.FullSHA(check.SHA) {
+		return places{}, wire.Permanent(op, errSHA)
 	}
 	me, _, err := c.Self(ctx)
 	if err != nil {
@@ -100,7 +101,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 			continue // deleted: there is nothing to show it on
 		}
 		if live.IID != int64(number) || live.TargetProjectID == 0 || live.SHA == "" {
-			return places{}, incomplete(op)
+			return places{}, wire.Incomplete(op)
 		}
 		head := live.SHA == check.SHA
 		if live.SourceProjectID == live.TargetProjectID {
@@ -124,7 +125,7 @@ func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) 
 	}
 	o := &gl.SetCommitStatusOptions{
 		State: statusState(check.State), Name: &check.Name, Ref: given(at.ref),
-		Description: given(cut(check.Title, maxField)), TargetURL: given(target(check.URL)),
+		Description: given(wire.Cut(check.Title, maxField)), TargetURL: given(target(check.URL)),
 	}
 	if newest != nil {
 		if shows(newest, check) {
@@ -198,7 +199,7 @@ func (c *Client) newestStatus(ctx context.Context, at places, sha, name, ref str
 }
 
 func shows(s *gl.CommitStatus, check forge.Check) bool {
-	return s.Status == string(statusState(check.State)) && s.Description == cut(check.Title, maxField) && s.TargetURL == target(check.URL)
+	return s.Status == string(statusState(check.State)) && s.Description == wire.Cut(check.Title, maxField) && s.TargetURL == target(check.URL)
 }
 
 // statusState is the check in the words of commit statuses. Waiting for a maintainer is pending, not a failure.
@@ -266,7 +267,7 @@ func (c *Client) ourNote(ctx context.Context, at places, number int64, name stri
 			return nil, nil
 		}
 	}
-	return nil, permanent(op, errors.New("too many notes to find ours among them")) // a second one would never end
+	return nil, wire.Permanent(op, errors.New("too many notes to find ours among them")) // a second one would never end
 }
 
 func marker(name string) string {
@@ -294,10 +295,3 @@ func given(s string) *string {
 }
 
 var errSHA = errors.New("expected a commit SHA in full")
-
-// hexSHA keeps everything but commits out of paths and out of what goes to CI.
-func hexSHA(s string) bool {
-	return (len(s) == 40 || len(s) == 64) && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'f')
-	})
-}

@@ -23,8 +23,6 @@ package gitlab
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -35,6 +33,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // Options say which GitLab, and who we are there.
@@ -57,9 +56,6 @@ type Client struct {
 	bot  bool        // self is the account of a project or group access token
 }
 
-// maxAnswer is the largest answer body we read, in bytes.
-const maxAnswer = 16 << 20
-
 // New checks the options and prepares the client; it makes no call. Its errors name the option at fault and never
 // contain a secret.
 func New(o Options) (*Client, error) {
@@ -76,20 +72,15 @@ func New(o Options) (*Client, error) {
 	case strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return nil, errors.New("gitlab: the token contains a space, a line break or another character that no token has")
 	}
-	next := o.Transport
-	if next == nil {
-		// As many kept connections as there are turns in a process (engine.md 9).
-		next = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64}
-	}
 	api, err := gl.NewClient(o.Token,
 		gl.WithBaseURL(base.String()),
-		gl.WithUserAgent("signalbox"),
+		gl.WithUserAgent(wire.Agent),
 		// When to ask again is the engine's business, and a call must never wait in here.
 		gl.WithoutRetries(), gl.WithCustomLimiter(never{}),
 		gl.WithHTTPClient(&http.Client{
-			Transport: &limiter{next: &wire{next: next, base: base}},
+			Transport: wire.NewLimiter(wire.NewGuard(o.Transport, base), told),
 			// A moved project answers GET with a redirect and refuses writes; ids never move.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect },
+			CheckRedirect: func(*http.Request, []*http.Request) error { return wire.ErrRedirect },
 		}),
 	)
 	if err != nil {
@@ -98,7 +89,7 @@ func New(o Options) (*Client, error) {
 	return &Client{instance: o.Instance, api: api}, nil
 }
 
-// never is a rate limiter that never waits: limiter answers at once instead.
+// never is a rate limiter that never waits: wire.Limiter answers at once instead.
 type never struct{}
 
 func (never) Wait(context.Context) error { return nil }
@@ -114,7 +105,7 @@ func project(op string, r forge.Repo) (any, error) {
 	case projectPath.MatchString(r.Name):
 		return r.Name, nil
 	}
-	return nil, permanent(op, errors.New("expected the id or the path of a project"))
+	return nil, wire.Permanent(op, errors.New("expected the id or the path of a project"))
 }
 
 // projectPath is a path of groups and a project. A segment that ends in a dot, as "..", is none of GitLab's.
@@ -137,7 +128,7 @@ func (c *Client) Self(ctx context.Context) (me forge.Actor, app bool, err error)
 		return forge.Actor{}, false, classify(op, err)
 	}
 	if user.ID == 0 || user.Username == "" {
-		return forge.Actor{}, false, incomplete(op)
+		return forge.Actor{}, false, wire.Incomplete(op)
 	}
 	me = actor(user.ID, user.Username)
 	app = user.Bot || me.Bot
@@ -162,56 +153,4 @@ func second(t *time.Time) time.Time {
 		return time.Time{}
 	}
 	return t.UTC().Truncate(time.Second)
-}
-
-// Errors of the wire, all permanent: asking again would be answered the same.
-var (
-	errElsewhere = errors.New("refused to send a credential to another host")
-	errRedirect  = errors.New("refused a redirect")
-	errTooLarge  = fmt.Errorf("answer larger than %d bytes", maxAnswer)
-)
-
-// wire is the last thing before the network: nothing leaves for another host, and no answer is read beyond maxAnswer.
-type wire struct {
-	next http.RoundTripper
-	base *url.URL
-}
-
-// RoundTrip refuses other hosts and caps the answer.
-func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != w.base.Scheme || req.URL.Host != w.base.Host {
-		drop(req)
-		return nil, errElsewhere
-	}
-	res, err := w.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	res.Body = &capped{ReadCloser: res.Body, left: maxAnswer}
-	return res, nil
-}
-
-// drop ends a request that is not sent, as a RoundTripper must.
-func drop(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close() // nothing was read from it
-	}
-}
-
-// capped fails once more than left bytes have been read. Unlike io.LimitReader it does not pretend an end.
-type capped struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *capped) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errTooLarge
-	}
-	if int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	return n, err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/gitlabsandbox"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -137,13 +138,13 @@ func TestLabelHistoryReadsTheNewest(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := len(w.forge.Calls())
-		if len(got) < min(n, fewEvents) || calls > 3 || n <= 100 && calls != 1 {
+		if len(got) < min(n, 50) || calls > 3 || n <= 100 && calls != 1 {
 			t.Errorf("%d events: %d read with %d calls", n, len(got), calls)
 		}
 		if !slices.IsSortedFunc(got, func(a, b forge.LabelEntry) int { return int(a.ID - b.ID) }) {
 			t.Errorf("%d events: not oldest first", n)
 		}
-		if newest := got[max(0, len(got)-fewEvents):]; len(newest) > 0 && newest[len(newest)-1].ID-newest[0].ID != int64(len(newest)-1) {
+		if newest := got[max(0, len(got)-50):]; len(newest) > 0 && newest[len(newest)-1].ID-newest[0].ID != int64(len(newest)-1) {
 			t.Errorf("%d events: some of the newest are missing", n)
 		}
 		if n > 0 {
@@ -492,7 +493,7 @@ func TestClassify(t *testing.T) {
 		after  time.Duration
 	}{
 		{400, `{"message":"400 Bad request"}`, nil, forge.Permanent, 0},
-		{400, `{"message":{"base":["Too many pipelines created in the last minute. Try again later."]}}`, nil, forge.Contention, limitPause},
+		{400, `{"message":{"base":["Too many pipelines created in the last minute. Try again later."]}}`, nil, forge.Contention, wire.ShortPause},
 		{401, `{"message":"401 Unauthorized"}`, nil, forge.Auth, 0},
 		{403, `{"error":"insufficient_scope"}`, nil, forge.Auth, 0},
 		{403, `{"message":"403 Forbidden - project is archived"}`, nil, forge.Permanent, 0},
@@ -501,8 +502,8 @@ func TestClassify(t *testing.T) {
 		{409, `{"message":"409 Conflict: Resource lock"}`, nil, forge.Contention, 0},
 		{422, `{"message":"job limit exceeded"}`, nil, forge.Permanent, 0},
 		{429, `Retry later`, map[string]string{"Retry-After": "17"}, forge.Contention, 17 * time.Second},
-		{429, ``, nil, forge.Contention, limitPause},
-		{429, ``, map[string]string{"Retry-After": "999999"}, forge.Contention, longestPause},
+		{429, ``, nil, forge.Contention, wire.ShortPause},
+		{429, ``, map[string]string{"Retry-After": "999999"}, forge.Contention, time.Hour},
 		{500, `{"message":"500 Internal Server Error"}`, nil, forge.Retriable, 0},
 		{500, `{"message":"Failed to obtain a lock"}`, nil, forge.Contention, 0},
 		{502, `<html>`, nil, forge.Retriable, 0},

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-json"
-
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 )
 
 // HookOptions say which GitLab sends, and with what it proves itself. One secret of either kind is needed; several of a
@@ -145,19 +144,11 @@ func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {
 	if !ok {
 		return to, &forge.BadDelivery{Field: "X-Gitlab-Event", Want: "the event's name"}
 	}
-	if !stdjson.Valid(body) { // goccy takes some of what is not
-		return to, &forge.BadDelivery{Field: "body", Want: "JSON"}
-	}
-	switch event {
-	case "merge_request":
-		return h.route(to, body, &mergePayload{})
-	case "note":
-		return h.route(to, body, &notePayload{})
-	case "pipeline":
-		return h.route(to, body, &pipelinePayload{})
+	if p := payloadOf(event); p != nil {
+		return delivery.Read(h.instance, "project.id", to, body, p)
 	}
 	to.Ignored = "no handler for " + event
-	return to, nil
+	return to, delivery.JSON(body)
 }
 
 // guid is what a delivery is recognised by when it is sent again. Older servers send no id: there it is a hash of all
@@ -195,30 +186,19 @@ func eventName(s string) (string, bool) {
 }
 
 // Handles says whether deliveries of an event find somebody here; the name is that of Routed.Event.
-func (h *Hook) Handles(event string) bool {
-	return event == "merge_request" || event == "note" || event == "pipeline"
-}
+func (*Hook) Handles(event string) bool { return payloadOf(event) != nil }
 
-// payload is what is read of one kind of delivery, and nothing else: titles, descriptions and what accounts say of
-// themselves never enter the store as mail.
-type payload interface {
-	shared() *envelope
-	// verb is what the delivery calls itself beyond its event.
-	verb() string
-	// rescue reads anew, from a body of the wrong shape, what routes.
-	rescue(body wreck)
-	// address says which mail for which subject it is, or why nobody handles it. The error is a *forge.BadDelivery.
-	address() (to address, ignored string, err error)
-	// mail is its forge-neutral form, or what is wrong with it.
-	mail(to forge.Routed) (body any, flaw string)
-}
-
-// address is a subject of a project, and what kind of mail goes there.
-type address struct {
-	kind, key string
-	mail      string
-	format    int
-	hint      bool // can be read again at the forge
+// payloadOf is where a delivery of an event is read into; nil = nobody handles any.
+func payloadOf(event string) delivery.Payload {
+	switch event {
+	case "merge_request":
+		return &mergePayload{}
+	case "note":
+		return &notePayload{}
+	case "pipeline":
+		return &pipelinePayload{}
+	}
+	return nil
 }
 
 // envelope is what every delivery about a project has.
@@ -233,7 +213,10 @@ type envelope struct {
 	projectID int64 // of a wreck
 }
 
-func (e *envelope) shared() *envelope { return e }
+// salvaged is what names the project in a body of the wrong shape.
+func salvaged(w delivery.Wreck) envelope {
+	return envelope{projectID: w.At("project").At("id").Whole()}
+}
 
 func (e *envelope) project() forge.Repo {
 	if e.Project == nil {
@@ -269,7 +252,7 @@ type stamp struct{ time.Time }
 func (s *stamp) UnmarshalJSON(b []byte) error {
 	var text *string
 	if err := stdjson.Unmarshal(b, &text); err != nil {
-		return errTime
+		return delivery.ErrTime
 	}
 	if text == nil {
 		*s = stamp{}
@@ -281,92 +264,5 @@ func (s *stamp) UnmarshalJSON(b []byte) error {
 			return nil
 		}
 	}
-	return errTime
-}
-
-var errTime = errors.New("expected a time")
-
-// maxMail is the longest mail, in bytes, that a delivery can become.
-const maxMail = 64 << 10
-
-// route routes a delivery into p. The body is decoded once; only one that does not fit is looked at again.
-func (h *Hook) route(to forge.Routed, body []byte, p payload) (forge.Routed, error) {
-	if err := json.Unmarshal(body, p); err != nil {
-		to.Flaw = flaw(err)
-		w := wreck(body)
-		if !w.object() {
-			return to, &forge.BadDelivery{Field: "body", Want: "an object"}
-		}
-		p.rescue(w)
-		p.shared().projectID = w.at("project").at("id").whole()
-	}
-	to.Action = cut(p.verb(), 40)
-	at, ignored, err := p.address()
-	if ignored != "" {
-		to.Flaw, to.Ignored = "", ignored
-		return to, nil
-	}
-	e := p.shared()
-	if to.Repo = e.project(); to.Repo.ID <= 0 {
-		return to, &forge.BadDelivery{Field: "project.id", Want: "a positive number"}
-	}
-	if err != nil {
-		return to, err
-	}
-	to.Repo.Instance = h.instance
-	to.Project, to.Kind, to.Key = strconv.FormatInt(to.Repo.ID, 10), at.kind, at.key
-	to.MailKind, to.Format, to.Hint = at.mail, at.format, at.hint
-	if to.Flaw != "" {
-		return to, nil
-	}
-	mail, wrong := p.mail(to)
-	if to.Flaw = wrong; wrong != "" {
-		return to, nil
-	}
-	if to.Body, err = stdjson.Marshal(mail); err != nil { // goccy does not know omitzero
-		to.Flaw = flaw(err)
-	} else if len(to.Body) > maxMail {
-		to.Flaw, to.Body = "body: expected fields of ordinary length", nil
-	}
-	return to, nil
-}
-
-// wreck is a JSON value of which no shape can be relied on. What is not there, or is something else, reads as zero.
-type wreck stdjson.RawMessage
-
-func (w wreck) at(member string) wreck {
-	var members map[string]stdjson.RawMessage
-	if stdjson.Unmarshal(w, &members) != nil {
-		return nil
-	}
-	return wreck(members[member])
-}
-
-func (w wreck) object() bool { return strings.HasPrefix(strings.TrimLeft(string(w), " \t\r\n"), "{") }
-
-func (w wreck) whole() int64 {
-	n, err := strconv.ParseInt(string(w), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-func (w wreck) text() string {
-	var s string
-	if stdjson.Unmarshal(w, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// flaw says which field is wrong, in words that quote nothing of the body (the decoder's own do).
-func flaw(err error) string {
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) && wrong.Field != "" {
-		return wrong.Field + ": expected " + wrong.Type.String()
-	}
-	if errors.Is(err, errTime) {
-		return "body: expected times"
-	}
-	return "body: expected the shape of its event"
+	return delivery.ErrTime
 }

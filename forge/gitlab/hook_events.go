@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/status"
 )
@@ -31,37 +32,37 @@ type notePayload struct {
 // longestNote is GitLab's limit, 1 000 000 characters, in bytes of UTF-8.
 const longestNote = 4_000_000
 
-// rescue reads nothing: a note that cannot be read can be written again.
-func (p *notePayload) rescue(wreck) { *p = notePayload{} }
+// Rescue reads no note: one that cannot be read can be written again.
+func (p *notePayload) Rescue(w delivery.Wreck) { *p = notePayload{envelope: salvaged(w)} }
 
-func (p *notePayload) verb() string {
+func (p *notePayload) About() (string, forge.Repo) {
 	if p.Note == nil {
-		return ""
+		return "", p.project()
 	}
-	return p.Note.Action
+	return p.Note.Action, p.project()
 }
 
-func (p *notePayload) address() (address, string, error) {
+func (p *notePayload) Address() (delivery.Address, string, error) {
 	n := p.Note
 	switch {
 	case n == nil:
-		return address{}, "", &forge.BadDelivery{Field: "object_attributes", Want: "a note"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "object_attributes", Want: "a note"}
 	case n.On != "MergeRequest" || p.Merge == nil:
-		return address{}, "a note that is on no merge request", nil
+		return delivery.Address{}, "a note that is on no merge request", nil
 	// An edited note speaks in the name of whoever wrote it first.
 	case n.Action != "" && n.Action != "create", n.Action == "" && !n.CreatedAt.Equal(n.UpdatedAt.Time):
-		return address{}, "only created notes are read", nil
+		return delivery.Address{}, "only created notes are read", nil
 	case n.System, n.AuthorID != p.User.actor().ID:
-		return address{}, "a note that its author did not send", nil
+		return delivery.Address{}, "a note that its author did not send", nil
 	case len(n.Text) > longestNote || len(prmanager.Commands(n.Text)) == 0:
-		return address{}, "a note without a command", nil
+		return delivery.Address{}, "a note without a command", nil
 	case p.Merge.IID <= 0:
-		return address{}, "", &forge.BadDelivery{Field: "merge_request.iid", Want: "a positive number"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "merge_request.iid", Want: "a positive number"}
 	}
-	return address{kind: "pr", key: strconv.Itoa(p.Merge.IID), mail: prmanager.KindComment, format: prmanager.Format}, "", nil
+	return delivery.Address{Kind: "pr", Key: strconv.Itoa(p.Merge.IID), Mail: prmanager.KindComment, Format: prmanager.Format}, "", nil
 }
 
-func (p *notePayload) mail(to forge.Routed) (any, string) {
+func (p *notePayload) Mail(to forge.Routed) (any, string) {
 	if p.Merge.TargetID != to.Repo.ID {
 		return nil, "merge_request.target_project_id: expected the id of the project"
 	}
@@ -93,36 +94,36 @@ type pipeline struct {
 	FinishedAt stamp  `json:"finished_at"`
 }
 
-func (p *pipelinePayload) rescue(w wreck) {
-	*p = pipelinePayload{}
-	of := w.at("object_attributes")
-	if source, sha := of.at("source").text(), of.at("sha").text(); source != "" {
+func (p *pipelinePayload) Rescue(w delivery.Wreck) {
+	*p = pipelinePayload{envelope: salvaged(w)}
+	of := w.At("object_attributes")
+	if source, sha := of.At("source").Text(), of.At("sha").Text(); source != "" {
 		p.Pipeline = &pipeline{SHA: sha, Source: source}
 	}
 }
 
-func (p *pipelinePayload) verb() string {
+func (p *pipelinePayload) About() (string, forge.Repo) {
 	if p.Pipeline == nil {
-		return ""
+		return "", p.project()
 	}
-	return p.Pipeline.Status
+	return p.Pipeline.Status, p.project()
 }
 
-func (p *pipelinePayload) address() (address, string, error) {
+func (p *pipelinePayload) Address() (delivery.Address, string, error) {
 	switch {
 	case p.Pipeline == nil:
-		return address{}, "", &forge.BadDelivery{Field: "object_attributes", Want: "a pipeline"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "object_attributes", Want: "a pipeline"}
 	case p.Pipeline.Source != mergeRequestEvent:
-		return address{}, "a pipeline of no merge request", nil
+		return delivery.Address{}, "a pipeline of no merge request", nil
 	case p.Merge != nil && p.Merge.TargetID != p.project().ID:
-		return address{}, "a pipeline that runs in the fork", nil
-	case !hexSHA(p.Pipeline.SHA):
-		return address{}, "", &forge.BadDelivery{Field: "object_attributes.sha", Want: "a commit SHA in full"}
+		return delivery.Address{}, "a pipeline that runs in the fork", nil
+	case !forge.FullSHA(p.Pipeline.SHA):
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "object_attributes.sha", Want: "a commit SHA in full"}
 	}
-	return address{kind: "commit", key: p.Pipeline.SHA, mail: status.KindWorkflowRun, format: status.Format, hint: true}, "", nil
+	return delivery.Address{Kind: "commit", Key: p.Pipeline.SHA, Mail: status.KindWorkflowRun, Format: status.Format, Hint: true}, "", nil
 }
 
-func (p *pipelinePayload) mail(to forge.Routed) (any, string) {
+func (p *pipelinePayload) Mail(to forge.Routed) (any, string) {
 	run := p.Pipeline
 	switch {
 	case run.ID <= 0:

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/delivery"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -50,27 +51,27 @@ type mergeRequest struct {
 	OldRev string `json:"oldrev"` // only where the code changed: the head before
 }
 
-func (p *mergePayload) rescue(w wreck) {
-	of := w.at("object_attributes")
-	*p = mergePayload{Merge: &mergeRequest{IID: int(of.at("iid").whole()), Action: of.at("action").text()}}
+func (p *mergePayload) Rescue(w delivery.Wreck) {
+	of := w.At("object_attributes")
+	*p = mergePayload{envelope: salvaged(w), Merge: &mergeRequest{IID: int(of.At("iid").Whole()), Action: of.At("action").Text()}}
 }
 
-func (p *mergePayload) verb() string {
+func (p *mergePayload) About() (string, forge.Repo) {
 	if p.Merge == nil {
-		return ""
+		return "", p.project()
 	}
-	return p.Merge.Action
+	return p.Merge.Action, p.project()
 }
 
-func (p *mergePayload) address() (address, string, error) {
+func (p *mergePayload) Address() (delivery.Address, string, error) {
 	broken := p.Project == nil // a wreck: nobody can say what it changed
 	switch {
 	case p.Merge == nil || p.Merge.IID <= 0:
-		return address{}, "", &forge.BadDelivery{Field: "object_attributes.iid", Want: "a positive number"}
+		return delivery.Address{}, "", &forge.BadDelivery{Field: "object_attributes.iid", Want: "a positive number"}
 	case !broken && len(p.actions()) == 0:
-		return address{}, "nothing changed that we handle", nil
+		return delivery.Address{}, "nothing changed that we handle", nil
 	}
-	return address{kind: "pr", key: strconv.Itoa(p.Merge.IID), mail: prmanager.KindPull, format: prmanager.Format, hint: true}, "", nil
+	return delivery.Address{Kind: "pr", Key: strconv.Itoa(p.Merge.IID), Mail: prmanager.KindPull, Format: prmanager.Format, Hint: true}, "", nil
 }
 
 // actions is what the delivery reports, in the gate's words, what shuts before what opens: a label that came together
@@ -129,7 +130,7 @@ func (p *mergePayload) labels() (added, removed []string) {
 	return added, removed
 }
 
-func (p *mergePayload) mail(to forge.Routed) (any, string) {
+func (p *mergePayload) Mail(to forge.Routed) (any, string) {
 	m := p.Merge
 	switch {
 	case m.TargetID != to.Repo.ID:

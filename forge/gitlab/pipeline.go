@@ -10,6 +10,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -77,17 +78,17 @@ func (t Pipeline) start(ctx context.Context, op string, run forge.Run) (forge.Re
 	}
 	switch {
 	case p.ID == 0 || p.SHA == "" || p.ProjectID == 0:
-		return forge.Receipt{}, incomplete(op)
+		return forge.Receipt{}, wire.Incomplete(op)
 	case p.SHA == run.SHA && p.ProjectID == run.Ref.Repo.ID:
 		return receipt(p), nil
 	}
 	what := fmt.Sprintf("GitLab started pipeline %d on commit %.12s of project %d, which nobody approved", p.ID, p.SHA, p.ProjectID)
 	for range cancelTries {
 		if err = t.cancel(ctx, p.ProjectID, p.ID); err == nil {
-			return forge.Receipt{}, permanent(op, fmt.Errorf("%s; it was cancelled after %s", what, time.Since(asked).Round(time.Millisecond)))
+			return forge.Receipt{}, wire.Permanent(op, fmt.Errorf("%s; it was cancelled after %s", what, time.Since(asked).Round(time.Millisecond)))
 		}
 	}
-	return forge.Receipt{}, permanent(op, fmt.Errorf("%s, and it CANNOT BE CANCELLED: %w", what, err))
+	return forge.Receipt{}, wire.Permanent(op, fmt.Errorf("%s, and it CANNOT BE CANCELLED: %w", what, err))
 }
 
 // cancelTries is how often a pipeline that must not run is cancelled at once, before a person has to.
@@ -116,7 +117,7 @@ func (t Pipeline) Cancel(ctx context.Context, run forge.Run, r forge.Receipt) er
 	}
 	id, err := strconv.ParseInt(r.ID, 10, 64)
 	if err != nil {
-		return permanent(op, errors.New("the receipt's id is not a number"))
+		return wire.Permanent(op, errors.New("the receipt's id is not a number"))
 	}
 	return t.cancel(ctx, run.Ref.Repo.ID, id)
 }
@@ -142,7 +143,7 @@ func (t Pipeline) cancel(ctx context.Context, projectID, id int64) error {
 		return nil
 	}
 	if !ended(now.Status) {
-		return &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("the pipeline is still " + said(now.Status))}
+		return &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("the pipeline is still " + wire.Said(now.Status))}
 	}
 	return nil
 }
@@ -202,8 +203,8 @@ const (
 
 // sendable checks what a pipeline is started, found or cancelled by.
 func sendable(op string, run forge.Run) (any, error) {
-	if !hexSHA(run.SHA) || run.Ref.Number <= 0 || run.Ref.Repo.ID <= 0 {
-		return nil, permanent(op, errors.New("the run has no full commit SHA, no merge request or no project"))
+	if !forge.FullSHA(run.SHA) || run.Ref.Number <= 0 || run.Ref.Repo.ID <= 0 {
+		return nil, wire.Permanent(op, errors.New("the run has no full commit SHA, no merge request or no project"))
 	}
 	return run.Ref.Repo.ID, nil
 }

@@ -8,6 +8,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
@@ -38,9 +39,9 @@ func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
 	}
 	switch {
 	case live.IID != int64(ref.Number), live.TargetProjectID == 0, live.SHA == "", live.TargetBranch == "", live.State == "", live.UpdatedAt == nil:
-		return forge.Pull{}, incomplete(op)
+		return forge.Pull{}, wire.Incomplete(op)
 	case ref.Repo.ID != 0 && live.TargetProjectID != ref.Repo.ID:
-		return forge.Pull{}, permanent(op, errors.New("the path belongs to another project now"))
+		return forge.Pull{}, wire.Permanent(op, errors.New("the path belongs to another project now"))
 	}
 	ref.Repo.Instance, ref.Repo.ID = c.instance, live.TargetProjectID
 	if name := pathOf(&live.BasicMergeRequest); name != "" {
@@ -67,54 +68,33 @@ func pathOf(m *gl.BasicMergeRequest) string {
 	return path
 }
 
-// Label events per page, GitLab's maximum, and how few on the newest page make us read the one before too.
-const (
-	eventPage = 100
-	fewEvents = eventPage / 2
-)
-
-// LabelHistory reads at least the newest fewEvents label changes, oldest first: GitLab lists them so and has no other
-// order, and the first page says which is the last. An entry whose label was deleted names nothing that could be judged
-// and is left out.
+// LabelHistory reads at least the newest 50 label changes, oldest first: GitLab lists them so and has no other order, and
+// the first page says which is the last. An entry whose label was deleted names nothing that could be judged and is left
+// out.
 func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.LabelEntry, error) {
 	const op = "read label history"
 	pid, err := project(op, ref.Repo)
 	if err != nil {
 		return nil, err
 	}
-	page := func(n int64) ([]*gl.LabelEvent, *gl.Response, error) {
+	events, err := wire.Newest(func(n int) ([]*gl.LabelEvent, int, error) {
 		list, res, err := c.api.ResourceLabelEvents.ListMergeRequestsLabelEvents(pid, int64(ref.Number),
-			&gl.ListLabelEventsOptions{ListOptions: gl.ListOptions{Page: n, PerPage: eventPage}}, with(ctx))
-		if err != nil {
-			return nil, nil, classify(op, err)
+			&gl.ListLabelEventsOptions{ListOptions: gl.ListOptions{Page: int64(n), PerPage: wire.Page}}, with(ctx))
+		switch {
+		case err != nil:
+			return nil, 0, classify(op, err)
+		case res.TotalPages == 0 && res.NextPage != 0: // the newest are out of reach
+			return nil, 0, wire.Permanent(op, errors.New("GitLab does not say how many label events there are"))
 		}
-		return list, res, nil
-	}
-	events, res, err := page(1)
+		return list, int(res.TotalPages), nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	if last := res.TotalPages; last > 1 {
-		newest, _, err := page(last)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case len(newest) >= fewEvents:
-			events = nil
-		case last > 2:
-			if events, _, err = page(last - 1); err != nil {
-				return nil, err
-			}
-		}
-		events = append(events, newest...)
-	} else if res.NextPage != 0 { // more than one page, and nobody says how many: the newest are out of reach
-		return nil, permanent(op, errors.New("GitLab does not say how many label events there are"))
 	}
 	var history []forge.LabelEntry
 	for _, e := range events {
 		if e.ID == 0 || e.CreatedAt == nil {
-			return nil, incomplete(op)
+			return nil, wire.Incomplete(op)
 		}
 		if e.Label.Name == "" || e.Action != "add" && e.Action != "remove" {
 			continue
@@ -152,9 +132,9 @@ func (c *Client) Trusted(ctx context.Context, repo forge.Repo, who forge.Actor, 
 	case "app":
 		return false, nil
 	default:
-		return false, permanent("look up trust", errors.New("unknown kind of rule"))
+		return false, wire.Permanent("look up trust", errors.New("unknown kind of rule"))
 	}
-	if notFound(err) {
+	if wire.NotFound(err) {
 		return false, nil
 	}
 	return yes, err
@@ -171,7 +151,7 @@ func (c *Client) isMember(ctx context.Context, repo forge.Repo, who forge.Actor,
 	case "admin":
 		level = gl.OwnerPermissions
 	default:
-		return false, permanent(op, errors.New("unknown permission"))
+		return false, wire.Permanent(op, errors.New("unknown permission"))
 	}
 	pid, err := project(op, repo)
 	if err != nil {
@@ -182,7 +162,7 @@ func (c *Client) isMember(ctx context.Context, repo forge.Repo, who forge.Actor,
 	case err != nil:
 		return false, classify(op, err)
 	case m.ID == 0 || m.State == "":
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= level && !botName.MatchString(m.Username), nil
 }
@@ -191,14 +171,14 @@ func (c *Client) isMember(ctx context.Context, repo forge.Repo, who forge.Actor,
 func (c *Client) inGroup(ctx context.Context, who forge.Actor, group string) (bool, error) {
 	const op = "read group membership"
 	if !projectPath.MatchString(group + "/x") {
-		return false, permanent(op, errors.New("expected the path of a group"))
+		return false, wire.Permanent(op, errors.New("expected the path of a group"))
 	}
 	m, _, err := c.api.GroupMembers.GetInheritedGroupMember(group, who.ID, with(ctx))
 	switch {
 	case err != nil:
 		return false, classify(op, err)
 	case m.ID == 0 || m.State == "":
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= gl.GuestPermissions && !botName.MatchString(m.Username), nil
 }
@@ -211,7 +191,7 @@ func (c *Client) isUser(ctx context.Context, who forge.Actor, login string) (boo
 	case err != nil:
 		return false, classify(op, err)
 	case u.ID == 0 || u.Username == "" || u.State == "":
-		return false, incomplete(op)
+		return false, wire.Incomplete(op)
 	}
 	return u.ID == who.ID && strings.EqualFold(u.Username, login) && u.State == "active", nil
 }
@@ -228,7 +208,7 @@ func (c *Client) SetLabel(ctx context.Context, ref forge.Ref, label string, pres
 		return err
 	}
 	if label == "" || strings.Contains(label, ",") { // a comma would name two
-		return permanent(op, errors.New("no usable label name"))
+		return wire.Permanent(op, errors.New("no usable label name"))
 	}
 	o := &gl.UpdateMergeRequestOptions{RemoveLabels: &gl.LabelOptions{label}}
 	if present {

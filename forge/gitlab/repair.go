@@ -8,6 +8,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/repair"
 )
 
@@ -16,11 +17,9 @@ var (
 	_ repair.Log    = (*Client)(nil)
 )
 
-const listPage = 100
-
 // Installations is for Apps, which GitLab has none of.
 func (c *Client) Installations(context.Context, int) ([]int64, int, error) {
-	return nil, 0, permanent("list installations", errors.New("GitLab has none"))
+	return nil, 0, wire.Permanent("list installations", errors.New("GitLab has none"))
 }
 
 // Repos lists the projects that the token is a member of: 1 call a page. Archived ones take no writes and are left out.
@@ -28,7 +27,7 @@ func (c *Client) Repos(ctx context.Context, _ int64, page int) ([]forge.Repo, in
 	const op = "list projects"
 	yes, no, order, sort := true, false, "id", "asc"
 	list, res, err := c.api.Projects.ListProjects(&gl.ListProjectsOptions{
-		Membership: &yes, Archived: &no, Simple: &yes, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: listPage},
+		Membership: &yes, Archived: &no, Simple: &yes, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: wire.Page},
 	}, with(ctx))
 	if err != nil {
 		return nil, 0, classify(op, err)
@@ -36,7 +35,7 @@ func (c *Client) Repos(ctx context.Context, _ int64, page int) ([]forge.Repo, in
 	var out []forge.Repo
 	for _, p := range list {
 		if p.ID == 0 || p.PathWithNamespace == "" {
-			return nil, 0, incomplete(op)
+			return nil, 0, wire.Incomplete(op)
 		}
 		out = append(out, forge.Repo{Instance: c.instance, ID: p.ID, Name: p.PathWithNamespace, Private: p.Visibility != gl.PublicVisibility})
 	}
@@ -47,7 +46,7 @@ func (c *Client) Repos(ctx context.Context, _ int64, page int) ([]forge.Repo, in
 func (c *Client) Updated(ctx context.Context, repo forge.Repo, since time.Time, page int) ([]repair.Pull, int, error) {
 	all, order, sort := "all", "updated_at", "desc"
 	return c.pulls(ctx, repo, &gl.ListProjectMergeRequestsOptions{
-		State: &all, UpdatedAfter: &since, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: listPage},
+		State: &all, UpdatedAfter: &since, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: wire.Page},
 	})
 }
 
@@ -55,7 +54,7 @@ func (c *Client) Updated(ctx context.Context, repo forge.Repo, since time.Time, 
 func (c *Client) Open(ctx context.Context, repo forge.Repo, page int) ([]repair.Pull, int, error) {
 	state, order, sort := opened, "created_at", "asc"
 	return c.pulls(ctx, repo, &gl.ListProjectMergeRequestsOptions{
-		State: &state, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: listPage},
+		State: &state, OrderBy: &order, Sort: &sort, ListOptions: gl.ListOptions{Page: int64(page), PerPage: wire.Page},
 	})
 }
 
@@ -73,7 +72,7 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gl.ListProjectMe
 	for _, m := range list {
 		name := pathOf(m)
 		if m.IID <= 0 || m.TargetProjectID == 0 || m.State == "" || m.UpdatedAt == nil || m.CreatedAt == nil || name == "" {
-			return nil, 0, incomplete(op)
+			return nil, 0, wire.Incomplete(op)
 		}
 		if repo.ID != 0 && m.TargetProjectID != repo.ID {
 			return nil, 0, &forge.Fault{Class: forge.NotFound, Op: op, Status: 404, Err: errors.New("the path belongs to another project now")}
@@ -96,5 +95,5 @@ func (c *Client) Failed(context.Context, forge.Repo, time.Time, string) ([]repai
 
 // Redeliver is never asked for, as Failed lists nothing.
 func (c *Client) Redeliver(context.Context, forge.Repo, repair.Delivery) error {
-	return permanent("send a delivery again", errors.New("GitLab is repaired by comparing merge requests"))
+	return wire.Permanent("send a delivery again", errors.New("GitLab is repaired by comparing merge requests"))
 }

@@ -8,6 +8,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
 // maxSource is the largest file that File answers, in bytes.
@@ -28,7 +29,7 @@ func (c *Client) File(ctx context.Context, repo forge.Repo, sha, path string) ([
 		return nil, classify(op, err)
 	}
 	if len(text) > maxSource {
-		return nil, permanent(op, errors.New("it is larger than 1 MiB"))
+		return nil, wire.Permanent(op, errors.New("it is larger than 1 MiB"))
 	}
 	return text, nil
 }
@@ -42,5 +43,5 @@ func (c *Client) Clone(repo forge.Repo) string {
 
 // CheckoutToken refuses: GitLab makes no token that reads one project for an hour, and ours can do far more.
 func (c *Client) CheckoutToken(context.Context, forge.Repo) (string, error) {
-	return "", permanent("make a checkout token", errors.New("private projects cannot be run on runners from GitLab: it has no token that would read one project only, for the time of a job"))
+	return "", wire.Permanent("make a checkout token", errors.New("private projects cannot be run on runners from GitLab: it has no token that would read one project only, for the time of a job"))
 }

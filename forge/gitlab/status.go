@@ -8,6 +8,7 @@ import (
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/status"
 )
 
@@ -30,7 +31,7 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 	}
 	o := &gl.SetCommitStatusOptions{
 		State: gl.BuildStateValue(s.State), Name: &s.Context, Ref: given(s.Ref), Coverage: s.Coverage,
-		Description: given(cut(s.Description, maxField)), TargetURL: given(link(s.TargetURL)),
+		Description: given(wire.Cut(s.Description, maxField)), TargetURL: given(link(s.TargetURL)),
 	}
 	if s.PipelineID != 0 {
 		o.PipelineID = &s.PipelineID
@@ -60,7 +61,7 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 		}
 	}
 	if made.ID == 0 {
-		return forge.StatusReceipt{}, incomplete(op)
+		return forge.StatusReceipt{}, wire.Incomplete(op)
 	}
 	return receiptOf(made), nil
 }
@@ -78,7 +79,7 @@ func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.Status
 		return forge.StatusReceipt{}, false, err
 	}
 	r = receiptOf(newest)
-	return r, !(s.New && r.ID == s.ID) && isIn(newest.Status, s.State) && newest.Description == cut(s.Description, maxField) &&
+	return r, !(s.New && r.ID == s.ID) && isIn(newest.Status, s.State) && newest.Description == wire.Cut(s.Description, maxField) &&
 		newest.TargetURL == link(s.TargetURL) && (s.Coverage == nil || newest.Coverage == *s.Coverage), nil
 }
 
@@ -91,8 +92,8 @@ func (c *Client) newestJob(ctx context.Context, pid any, s forge.Status) (*gl.Co
 }
 
 func commit(op string, s forge.Status) (pid any, err error) {
-	if !hexSHA(s.SHA) {
-		return nil, permanent(op, errSHA)
+	if !forge.FullSHA(s.SHA) {
+		return nil, wire.Permanent(op, errSHA)
 	}
 	return project(op, s.Repo)
 }
