@@ -167,11 +167,11 @@ func (s *Service) see(ctx context.Context) (p Pool, err error) {
 	return p, nil
 }
 
-func (s *Service) runURL(key string) string {
+func (s *Service) runURL(run forge.Run) string {
 	if s.url == "" {
 		return ""
 	}
-	return s.url + "/runs/" + key
+	return s.url + "/runs/" + s.pageKey(run)
 }
 
 // failed is an error as runners get it. They try again after unavailable.

@@ -7,14 +7,19 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 )
 
 // ours is what we derive from the server's key for a task, so that nothing secret is stored and a replay needs nothing
 // new (R4).
 func ours(key []byte, what string, task int64) string {
+	return derived(key, what, strconv.FormatInt(task, 10))
+}
+
+func derived(key []byte, what, of string) string {
 	m := hmac.New(sha256.New, key)
-	fmt.Fprintf(m, "runner/%s/%d", what, task)
+	fmt.Fprintf(m, "runner/%s/%s", what, of)
 	return hex.EncodeToString(m.Sum(nil))[:40]
 }
 

@@ -47,11 +47,11 @@ func (t *Trigger) Find(ctx context.Context, run forge.Run) (forge.Receipt, bool,
 	if err != nil {
 		return forge.Receipt{}, false, fault("look for run "+run.Key, forge.Retriable, err)
 	}
-	return t.receipt(run.Key), true, nil
+	return t.receipt(run), true, nil
 }
 
-func (t *Trigger) receipt(key string) forge.Receipt {
-	return forge.Receipt{ID: key, URL: t.service.runURL(key)}
+func (t *Trigger) receipt(run forge.Run) forge.Receipt {
+	return forge.Receipt{ID: run.Key, URL: t.service.runURL(run)}
 }
 
 // Start reads the definition at the tip of the base branch and puts its jobs into the pool, once for each run key.
@@ -73,11 +73,11 @@ func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 	if err != nil {
 		return forge.Receipt{}, fault(op, forge.Permanent, err)
 	}
-	o := Order{Run: run, Jobs: jobs, URL: t.service.runURL(run.Key), Clone: t.source.Clone(run.Ref.Repo)}
+	o := Order{Run: run, Jobs: jobs, URL: t.service.runURL(run), Clone: t.source.Clone(run.Ref.Repo)}
 	if err := t.service.want(ctx, o); err != nil {
 		return forge.Receipt{}, fault(op, class(err), err)
 	}
-	return t.receipt(run.Key), nil
+	return t.receipt(run), nil
 }
 
 // Cancel stops the run; one that is not known yet will never start, for a day.
@@ -97,7 +97,7 @@ func (t *Trigger) State(ctx context.Context, run forge.Run, _ forge.Receipt) (pr
 	if !v.Known {
 		return prmanager.RunState{}, nil
 	}
-	return prmanager.RunState{Receipt: t.receipt(run.Key), State: v.Result.check(), Attempt: 1}, nil
+	return prmanager.RunState{Receipt: t.receipt(run), State: v.Result.check(), Attempt: 1}, nil
 }
 
 func fault(op string, c forge.Class, err error) error {
