@@ -109,7 +109,9 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges}}
 	a.handler = routes(edge, a.admin, cfg.AdminToken, st, &a.draining, metrics)
 	if w.runners != nil {
-		a.handler = withRunners(a.handler, w.runners)
+		if a.handler, err = withRunners(a.handler, w.runners, &a.draining); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -65,36 +65,17 @@ func secretKey(ctx context.Context, e *actor.Engine, configured Secret) ([]byte,
 
 // withRunners adds the runners' paths, and the pages that checks link to. A run's key is in no list: who has the link
 // may read the log.
-func withRunners(next http.Handler, s *runner.Service) http.Handler {
+func withRunners(next http.Handler, s *runner.Service, draining *atomic.Bool) (http.Handler, error) {
+	pages, err := newRunPages(s, draining)
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(runner.Path, s.Handler())
-	mux.HandleFunc("GET /runs/{key}", func(w http.ResponseWriter, r *http.Request) { runPage(w, r, s) })
+	mux.HandleFunc("GET /runs/{key}", pages.show)
+	mux.HandleFunc("GET /runs/{key}/events", pages.events)
 	mux.Handle("/", next)
-	return mux
-}
-
-// runPage writes a run and the logs of its tasks as text.
-func runPage(w http.ResponseWriter, r *http.Request, s *runner.Service) {
-	v, err := s.Run(r.Context(), r.PathValue("key"))
-	switch {
-	case err != nil:
-		fail(w, http.StatusServiceUnavailable, "store_unavailable", "the store does not answer")
-		return
-	case !v.Known:
-		fail(w, http.StatusNotFound, "not_found", "no such run is known here")
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "no-store")
-	fmt.Fprintf(w, "run %s: %s\n", r.PathValue("key"), cmp.Or(string(v.Result), "queued"))
-	for _, l := range v.Logs {
-		fmt.Fprintf(w, "\n== %s, attempt %d (task %d): %s\n", l.Job, l.Attempt, l.Task, cmp.Or(string(v.Jobs[l.Job]), "not ended"))
-		if _, _, err := s.WriteLog(r.Context(), w, l.Task, 0); err != nil {
-			fmt.Fprintln(w, "[the rest cannot be read now]")
-			return
-		}
-	}
+	return mux, nil
 }
 
 // invitation asks for a registration token.
