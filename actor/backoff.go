@@ -10,7 +10,7 @@ const (
 	maxTries     = 25            // then a permitting or cosmetic entry becomes a dead letter
 	stuckAfter   = 3             // tries after which an entry that fails is no passing fault
 	shutEvery    = 6 * time.Hour // a shutting entry that used up its tries is repeated so often, for ever
-	deadLife     = 90 * 24 * time.Hour
+	DeadLife     = 90 * 24 * time.Hour
 	replyLife    = 24 * time.Hour // of a stored Ask reply
 	askTries     = 20             // compare-and-swap rounds before ErrBusy
 	maxCrashes   = 5              // the fifth in a row quarantines the subject

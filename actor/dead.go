@@ -42,7 +42,7 @@ func (e *envelope) bury(d DeadLetter, now time.Time) state.Record {
 		e.Dead = slices.Delete(e.Dead, 0, n)
 	}
 	e.planReconcile(now.Add(after), "dead letter")
-	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: deadLife}
+	return state.Record{Key: "dead/" + d.ID, Value: mustJSON(d), TTL: DeadLife}
 }
 
 // ErrNoDeadLetter says that the subject lists no dead letter with that ID, nor is an effect with that key under way.

@@ -118,7 +118,8 @@ func New(store Store, locker lock.Locker, opt Options) *Engine {
 	}
 }
 
-// Register adds the behaviour of one kind of subject. All kinds are registered before Run, Tell and Ask.
+// Register adds the behaviour of one kind of subject, or as "kind/key" that of those with this key alone. All are
+// registered before Run, Tell and Ask. A subject that none fits is a document for Ask, and does nothing by itself.
 func Register[D, F any](e *Engine, name string, b Behaviour[D, F], opt KindOptions) {
 	if opt.EffectTimeout == 0 {
 		opt.EffectTimeout = 10 * time.Second
@@ -140,6 +141,14 @@ func Register[D, F any](e *Engine, name string, b Behaviour[D, F], opt KindOptio
 		},
 		do: b.Do,
 	}
+}
+
+// kindOf answers nil where nothing fits.
+func (e *Engine) kindOf(s state.Subject) *kind {
+	if k := e.kinds[s.Kind+"/"+s.Key]; k != nil {
+		return k
+	}
+	return e.kinds[s.Kind]
 }
 
 func decodeDoc[D any](doc json.RawMessage) (D, error) {
@@ -323,6 +332,9 @@ func (e *Engine) reconcileTouched(ctx context.Context, id string) (int, error) {
 		// The newest row stands for "now" on the store's clock.
 		if rows[0].Score+float64(failoverWindow.Milliseconds()) < r.Score {
 			break
+		}
+		if e.kindOf(r.Subject) == nil {
+			continue // nobody would read it
 		}
 		_, err := e.Tell(ctx, state.Delivery{
 			Subject: r.Subject, ID: "engine:failover:" + id + ":" + r.Subject.String(),

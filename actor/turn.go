@@ -75,7 +75,7 @@ func (e *Engine) turn(hard context.Context, s state.Subject) error {
 	}()
 	e.opt.Trace(s, AtLocked)
 
-	t := &turn{Engine: e, k: e.kinds[s.Kind], s: s, lease: lease, hard: hard, began: time.Now()}
+	t := &turn{Engine: e, k: e.kindOf(s), s: s, lease: lease, hard: hard, began: time.Now()}
 	before, err := t.begin()
 	if err == nil {
 		e.opt.Trace(s, AtBegun)

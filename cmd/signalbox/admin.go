@@ -112,36 +112,6 @@ func (a admin) document(ctx context.Context, s state.Subject) (prmanager.PR, err
 	return decodePR(v)
 }
 
-// job is one piece of work that needs a person.
-type job struct {
-	State   string        `json:"state"` // dead, quarantine, failing, open-outside
-	Subject state.Subject `json:"subject"`
-	ID      string        `json:"id"` // of a dead letter; of other work its key
-	Since   time.Time     `json:"since"`
-	Why     string        `json:"why,omitempty"`
-}
-
-// jobs lists dead letters and stuck work, oldest first within each state.
-func (a admin) jobs(ctx context.Context) ([]job, error) {
-	var out []job
-	for _, index := range []string{"quarantine", "open-outside", "dead", "failing"} {
-		rows, err := a.store.List(ctx, index, "", 1000)
-		if err != nil {
-			return nil, fmt.Errorf("list %s work: %w", index, err)
-		}
-		for _, r := range rows {
-			j := job{State: index, Subject: r.Subject, ID: r.Label, Since: time.UnixMilli(int64(r.Score)).UTC()}
-			if index == "dead" {
-				if d, err := actor.ReadDeadLetter(ctx, a.store, r.Subject, r.Label); err == nil {
-					j.Why = d.Why
-				}
-			}
-			out = append(out, j)
-		}
-	}
-	return out, nil
-}
-
 // repair is an operator's word about one job.
 type repair struct {
 	Subject state.Subject `json:"subject"`

@@ -23,10 +23,13 @@ type Config struct {
 	AdminToken Secret // unset = operator actions are off
 	SecretKey  Secret // 32 raw bytes; unset = made once and kept in the store
 	HTTPSecret Secret // "whsec_…", signs what goes to triggers of kind HTTP; set where there is one, after Resolve
-	// HTTPPrivate lets triggers of kind HTTP speak to loopback and private addresses.
+	// HTTPPrivate lets triggers of kind HTTP, and alerts, speak to loopback and private addresses.
 	HTTPPrivate bool
 	LockTTL     time.Duration // how long a lease lasts without renewal
 	Sweep       time.Duration // pause between two repairs
+	AlertURL    string        // told when an alert fires or clears; empty = nobody is
+	AlertSecret Secret        // "whsec_…", signs what goes there; set where AlertURL is, after Resolve
+	AlertWait   time.Duration // how long a pull request may wait for an approval without an alert; 0 = for ever
 	LogLevel    string        // debug, info, warn or error
 	LogFormat   string        // json, console or gcp; empty = console on a terminal, else json
 

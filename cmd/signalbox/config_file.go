@@ -92,7 +92,7 @@ func topKeys() []string {
 	return []string{
 		"listen", "store", "allow_ephemeral", "repos", "dry_run", "adopt", "url", "admin_token", "admin_token_file",
 		"secret_key", "secret_key_file", "lock_ttl", "sweep", "log", "log_format", "http_trigger_secret", "http_trigger_secret_file",
-		"http_trigger_private",
+		"http_trigger_private", "alert_url", "alert_secret", "alert_secret_file", "alert_wait",
 	}
 }
 

@@ -31,12 +31,14 @@ type Settings struct {
 	Auto           string `name:"auto" placeholder:"RULES" help:"Whose pull requests run without asking; default as --trust; none = everybody waits."`
 	Hold           string `name:"hold" placeholder:"TIME" help:"How long after an untrusted push a label is too early: 2m (default), 0s, strict."`
 	Trigger        string `name:"trigger" placeholder:"LIST" help:"What starts presubmits: actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner, http:URL."`
-	HTTPPrivate    *bool  `name:"http-trigger-private" negatable:"" help:"Let http triggers speak to loopback and private addresses."`
+	HTTPPrivate    *bool  `name:"http-trigger-private" negatable:"" help:"Let http triggers and alerts speak to loopback and private addresses."`
 	DryRun         *bool  `name:"dry-run" negatable:"" help:"Look and decide, but write nothing at the forge."`
 	Adopt          *bool  `name:"adopt" negatable:"" help:"Give older pull requests a gate check at once; default on."`
 	URL            string `name:"url" placeholder:"URL" help:"Where commands find the running server."`
 	LockTTL        string `name:"lock-ttl" placeholder:"TIME" help:"Life of a lease without renewal; default 15s."`
 	Sweep          string `name:"sweep" placeholder:"TIME" help:"Pause between repairs; default 1m."`
+	AlertURL       string `name:"alert-url" placeholder:"URL" help:"Post to URL, signed, when an alert fires or clears."`
+	AlertWait      string `name:"alert-wait" placeholder:"TIME" help:"Alert when a pull request waits longer for an approval; default 0s, never."`
 	Log            string `name:"log" placeholder:"LEVEL" help:"debug, info (default), warn, error."`
 	LogFormat      string `name:"log-format" placeholder:"FORMAT" help:"json (default), console (default on a terminal), gcp."`
 }
@@ -48,6 +50,7 @@ func (s Settings) flags() map[string]string {
 		"label": s.Label, "check": s.Check, "presubmit": s.Presubmit, "trust": s.Trust, "auto": s.Auto, "hold": s.Hold,
 		"trigger": s.Trigger, "dry_run": flagText(s.DryRun), "adopt": flagText(s.Adopt), "url": s.URL, "lock_ttl": s.LockTTL,
 		"sweep": s.Sweep, "log": s.Log, "log_format": s.LogFormat, "http_trigger_private": flagText(s.HTTPPrivate),
+		"alert_url": s.AlertURL, "alert_wait": s.AlertWait,
 	}
 }
 
@@ -224,6 +227,9 @@ func (r *resolver) config() Config {
 	r.secret(top, "secret_key", parseSecretKey, &c.SecretKey)
 	r.secret(top, "http_trigger_secret", parseHTTPSecret, &c.HTTPSecret)
 	set(r, top, "http_trigger_private", parseBool, &c.HTTPPrivate)
+	set(r, top, "alert_url", parseURL, &c.AlertURL)
+	r.secret(top, "alert_secret", parseHTTPSecret, &c.AlertSecret)
+	set(r, top, "alert_wait", parseDuration(0, 365*24*time.Hour, "72h"), &c.AlertWait)
 	g, ok := top("repos")
 	many(r, g, ok, func(vs []string) ([]pattern, error) { return parseEach(vs, parsePattern) }, &c.repos)
 
@@ -495,13 +501,15 @@ func (r *resolver) durable(c Config) {
 
 // signable wants a secret where requests are to be signed. One that was given and refused is told already.
 func (r *resolver) signable(c Config) {
-	const key = "http_trigger_secret"
-	_, here := r.find(key, r.file.top)
-	_, elsewhere := r.find(key+"_file", r.file.top)
-	if here || elsewhere || !slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == HTTP }) {
-		return
+	wants := func(key, receiver string, needed bool) {
+		_, here := r.find(key, r.file.top)
+		_, elsewhere := r.find(key+"_file", r.file.top)
+		if needed && !here && !elsewhere {
+			r.problems.add("environment", envPrefix+strings.ToUpper(key), fmt.Errorf("missing; expected the secret that signs what goes to %s, as made by: echo whsec_$(openssl rand -base64 32)", receiver))
+		}
 	}
-	r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected the secret that signs what goes to the http trigger, as made by: echo whsec_$(openssl rand -base64 32)"))
+	wants("http_trigger_secret", "the http trigger", slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == HTTP }))
+	wants("alert_secret", "the receiver of alerts", c.AlertURL != "")
 }
 
 // sealable wants a key where secrets are to be kept: one in the same store would protect nothing.

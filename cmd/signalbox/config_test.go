@@ -122,12 +122,14 @@ func TestEveryVariable(t *testing.T) {
 		"SIGNALBOX_SECRET_KEY=" + base64.StdEncoding.EncodeToString([]byte(key)), "SIGNALBOX_LOCK_TTL=9s", "SIGNALBOX_SWEEP=5m",
 		"SIGNALBOX_LOG=debug", "SIGNALBOX_LOG_FORMAT=gcp", "SIGNALBOX_GITHUB_API_URL=http://127.0.0.1:1234/api/v3",
 		"SIGNALBOX_GITHUB_APP_ID=42", "SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=/key.pem", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=new, old",
-		"SIGNALBOX_HTTP_TRIGGER_SECRET=" + httpSecret, "SIGNALBOX_HTTP_TRIGGER_PRIVATE=1", "UNRELATED=x", "SIGNALBOX_CONFIG=",
+		"SIGNALBOX_HTTP_TRIGGER_SECRET=" + httpSecret, "SIGNALBOX_HTTP_TRIGGER_PRIVATE=1",
+		"SIGNALBOX_ALERT_URL=https://pager.example/in", "SIGNALBOX_ALERT_SECRET=" + httpSecret, "SIGNALBOX_ALERT_WAIT=72h", "UNRELATED=x", "SIGNALBOX_CONFIG=",
 	}, files{"/key.pem": pemKey})
 	if c.Listen != "127.0.0.1:9000" || c.Store.Reveal() != "rediss://user:pass@redis:6379/1" || c.Store.Scheme != "rediss" || !c.AllowEphemeral ||
 		!c.DryRun || c.Adopt || c.URL != "https://box.example" || c.AdminToken.Reveal() != "admin" || c.SecretKey.Reveal() != key ||
 		c.LockTTL != 9*time.Second || c.Sweep != 5*time.Minute || c.LogLevel != "debug" || c.LogFormat != "gcp" ||
-		c.HTTPSecret.Reveal() != httpSecret || !c.HTTPPrivate {
+		c.HTTPSecret.Reveal() != httpSecret || !c.HTTPPrivate ||
+		c.AlertURL != "https://pager.example/in" || c.AlertSecret.Reveal() != httpSecret || c.AlertWait != 72*time.Hour {
 		t.Errorf("%+v", c)
 	}
 	f := c.Forges[0]
@@ -207,7 +209,7 @@ func TestExampleFile(t *testing.T) {
 	c := resolve(t, Settings{Config: "signalbox.yaml"}, nil, files{
 		"signalbox.yaml": string(text), "/run/secrets/admin": "admin-token\n", "/run/secrets/github-app.pem": privateKey(t),
 		"/run/secrets/octocorp-token": "ghp_x", "/run/secrets/octocorp-hook": "one,two\n",
-		"/run/secrets/http-trigger": httpSecret, "/run/secrets/key": base64.StdEncoding.EncodeToString(make([]byte, 32)), "/run/secrets/npm": "npm-token\n",
+		"/run/secrets/http-trigger": httpSecret, "/run/secrets/alerts": httpSecret, "/run/secrets/key": base64.StdEncoding.EncodeToString(make([]byte, 32)), "/run/secrets/npm": "npm-token\n",
 	})
 	if len(c.Forges) != 2 || c.Forges[0].AppID != 123456 || c.Forges[1].Name != "octocorp" || len(c.Forges[1].WebhookSecrets) != 2 {
 		t.Errorf("forges: %+v", c.Forges)
@@ -365,6 +367,9 @@ func TestRefusals(t *testing.T) {
 		"trigger: no YAML":           {env: env("SIGNALBOX_TRIGGER=workflow:a@b"), want: []string{`"workflow:a@b" names no workflow file`}},
 		"trigger: more than it says": {env: env("SIGNALBOX_TRIGGER=actions_approval:x"), want: []string{`actions_approval takes nothing behind it, but found "actions_approval:x"`}},
 		"trigger: bad URL":           {env: env("SIGNALBOX_TRIGGER=http:ftp://x"), want: []string{`"ftp://x" is no absolute http or https URL; expected http:URL`}},
+		"alerts: no secret":          {env: env("SIGNALBOX_ALERT_URL=https://pager/a"), want: []string{`environment: SIGNALBOX_ALERT_SECRET: missing; expected the secret`}},
+		"alerts: bad URL":            {env: env("SIGNALBOX_ALERT_URL=pager", "SIGNALBOX_ALERT_SECRET="+httpSecret), want: []string{`SIGNALBOX_ALERT_URL: "pager" is no absolute`}},
+		"alerts: bad wait":           {env: env("SIGNALBOX_ALERT_WAIT=3d"), want: []string{`SIGNALBOX_ALERT_WAIT: "3d" is no duration`}},
 		"trigger: no secret":         {env: env("SIGNALBOX_TRIGGER=http:https://ci/a"), want: []string{`environment: SIGNALBOX_HTTP_TRIGGER_SECRET: missing; expected the secret`}},
 		"trigger: bad secret":        {env: env("SIGNALBOX_TRIGGER=http:https://ci/a", "SIGNALBOX_HTTP_TRIGGER_SECRET=hidden"), want: []string{`SIGNALBOX_HTTP_TRIGGER_SECRET: not a signing secret; expected whsec_`}},
 		"trigger: same check":        {env: env("SIGNALBOX_TRIGGER=http:https://ci/a,http:https://ci/b"), want: []string{`two triggers would both write the check "ci"`}},

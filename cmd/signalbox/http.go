@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/alerts"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
@@ -136,6 +137,10 @@ func adminAPI(a admin) http.Handler {
 	mux.HandleFunc("GET "+adminPath+"jobs", func(w http.ResponseWriter, r *http.Request) {
 		jobs, err := a.jobs(r.Context())
 		finish(w, jobs, err)
+	})
+	mux.HandleFunc("GET "+adminPath+"alerts", func(w http.ResponseWriter, r *http.Request) {
+		standing, err := alerts.Read(r.Context(), a.store)
+		finish(w, standing, err)
 	})
 	runnerAPI(mux, a)
 	return mux

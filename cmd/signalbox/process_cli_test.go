@@ -72,7 +72,7 @@ func TestCommandsSayWhatIsWrongWithThem(t *testing.T) {
 		{exitFailed, "no such pull request is known here", []string{"explain", "github:octo/hello#99"}},
 		{exitOK, "nothing needs a person", []string{"jobs"}},
 		{exitOK, "nothing needs a person", []string{"jobs", "list"}},
-		{exitOK, "[]", []string{"jobs", "list", "--output", "json"}},
+		{exitOK, `"jobs": []`, []string{"jobs", "list", "--output", "json"}},
 		{exitUsage, "expected instance/project/kind/key", []string{"jobs", "retry", "nonsense", "e1"}},
 		{exitFailed, "no such dead letter", []string{"jobs", "retry", w.subject(pr).String(), "e99"}},
 		{exitFailed, "no such dead letter", []string{"jobs", "discard", w.subject(pr).String(), "e99"}},
@@ -212,7 +212,7 @@ func TestDeadLetterIsListedRetriedAndDiscarded(t *testing.T) {
 	w.labels(w.maya, pr)
 	buried := func(after string) (j job) {
 		w.until("there is another dead letter than "+after, func() bool {
-			for _, j = range decoded[[]job](t, w.command(exitOK, "", nil, "jobs", "list", "--output", "json")) {
+			for _, j = range decoded[jobs](t, w.command(exitOK, "", nil, "jobs", "list", "--output", "json")).Jobs {
 				if j.State == "dead" && j.ID != after {
 					return true
 				}
@@ -220,6 +220,12 @@ func TestDeadLetterIsListedRetriedAndDiscarded(t *testing.T) {
 			return false
 		})
 		return j
+	}
+	none := func() {
+		t.Helper()
+		if left := decoded[jobs](t, w.command(exitOK, "", nil, "jobs", "list", "--output", "json")).Jobs; len(left) > 0 {
+			t.Errorf("still listed: %+v", left)
+		}
 	}
 	w.deliver()
 	first := buried("")
@@ -238,11 +244,11 @@ func TestDeadLetterIsListedRetriedAndDiscarded(t *testing.T) {
 	w.command(exitFailed, "no such dead letter", nil, "jobs", "retry", first.Subject.String(), first.ID)
 	s.kill()
 	w.command(exitOK, "done", nil, "jobs", "retry", second.Subject.String(), second.ID) // on the store itself
-	w.command(exitOK, "nothing needs a person", nil, "jobs", "list")
+	none()
 	w.serve(1)
 	third := buried(second.ID)
 	w.command(exitOK, "done", nil, "jobs", "discard", third.Subject.String(), third.ID)
-	w.command(exitOK, "nothing needs a person", nil, "jobs", "list")
+	none()
 	if story := w.told(pr); !strings.Contains(story, "retried dead letter "+first.ID) || !strings.Contains(story, "discarded dead letter "+third.ID) {
 		t.Errorf("the audit trail does not tell of it:\n%s", story)
 	}

@@ -1,0 +1,314 @@
+package alerts_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/alerts"
+	"github.com/signalbox-ci/signalbox/lock"
+	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/state/embedded"
+)
+
+// patient is a subject whose ailments each test chooses. Every mail makes it wish for one effect.
+type patient struct {
+	class  actor.Class
+	out    atomic.Pointer[actor.Outcome] // of its effect; nil = it succeeds
+	index  atomic.Pointer[state.Index]   // where it stands from its next decision on; its score is taken from the clock
+	panics atomic.Bool
+	tries  atomic.Int64
+}
+
+func (p *patient) Look(context.Context, state.Subject, int, actor.Inputs, time.Time) struct{} {
+	return struct{}{}
+}
+
+func (p *patient) Decide(_ state.Subject, n int, _ struct{}, in actor.Inputs, now time.Time) actor.Step[int] {
+	step := actor.Step[int]{Next: n + len(in.Mail)}
+	if len(in.Mail) > 0 {
+		step.Wake = now.Add(time.Second) // a decision without mail
+		want := json.RawMessage(`"` + string(in.Mail[0].Body) + `"`)
+		step.Wishes = []actor.Wish{{Key: "effect", Class: p.class, Kind: "effect", Want: want}}
+	} else if p.panics.Load() {
+		panic("cannot stand it")
+	}
+	if x := p.index.Load(); x != nil {
+		step.Index = []state.Index{{Name: x.Name, Label: x.Label, Score: float64(now.UnixMilli())}}
+	}
+	return step
+}
+
+func (p *patient) Do(context.Context, state.Subject, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+	p.tries.Add(1)
+	if out := p.out.Load(); out != nil {
+		return *out
+	}
+	return actor.Outcome{Code: actor.Done}
+}
+
+func (p *patient) ails(code actor.Code) {
+	p.out.Store(&actor.Outcome{Code: code, Err: errors.New("it hurts")})
+}
+
+var sick = state.Subject{Instance: "test", Project: "1", Kind: "patient", Key: "a"}
+
+// ward is a process that watches a patient, on virtual time.
+type ward struct {
+	*testing.T
+	*patient
+	*actor.Engine
+	store  *embedded.Store
+	locker lock.Locker
+	config alerts.Config
+	poll   time.Duration
+	logged *observer.ObservedLogs
+	stop   func()
+
+	mu     sync.Mutex
+	posted []alerts.Notice
+	ids    []string
+	answer actor.Outcome // of the receiver
+}
+
+func newWard(t *testing.T, poll time.Duration) *ward {
+	t.Helper()
+	store, err := embedded.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), embedded.Options{Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logged := observer.New(zapcore.DebugLevel)
+	w := &ward{
+		T: t, patient: &patient{class: actor.Permitting}, store: store, locker: lock.NewLocal(15 * time.Second), logged: logged,
+		poll: poll, answer: actor.Outcome{Code: actor.Done},
+	}
+	w.config = alerts.Config{Store: store, Log: zap.New(core), Waiting: time.Hour, Post: w.post}
+	w.Engine = w.instance(1)
+	t.Cleanup(func() {
+		w.stop()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.stop = w.run(w.Engine)
+	return w
+}
+
+// instance is another process on the same store, whose code reads mail up to a format.
+func (w *ward) instance(format int) *actor.Engine {
+	e := actor.New(w.store, w.locker, actor.Options{Poll: w.poll})
+	actor.Register(e, "patient", w.patient, actor.KindOptions{MailFormat: format})
+	actor.Register(e, alerts.Kind, alerts.New(w.config), actor.KindOptions{})
+	if _, err := actor.Ask(w.Context(), e, alerts.Subject(), "", func(d alerts.Doc, now time.Time) (actor.Step[alerts.Doc], error) {
+		return alerts.Seed(d, now), nil
+	}); err != nil {
+		w.Fatal(err)
+	}
+	return e
+}
+
+// run starts an instance; what it answers stops and joins it.
+func (w *ward) run(e *actor.Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(w.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				w.Error(err)
+			}
+		})
+	}
+}
+
+func (w *ward) post(_ context.Context, id string, body []byte) actor.Outcome {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var n alerts.Notice
+	if err := json.Unmarshal(body, &n); err != nil {
+		w.Error(err)
+	}
+	w.posted, w.ids = append(w.posted, n), append(w.ids, id)
+	return w.answer
+}
+
+func (w *ward) tell(s state.Subject, body string, format int) {
+	w.Helper()
+	if _, err := w.Tell(w.Context(), state.Delivery{Subject: s, ID: "t:" + s.Key + body, Kind: "note", Format: format, Body: []byte(body)}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *ward) read() alerts.Doc {
+	w.Helper()
+	d, err := alerts.Read(w.Context(), w.store)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return d
+}
+
+// standing are the names of what stands.
+func (w *ward) standing() []string {
+	w.Helper()
+	var names []string
+	for _, a := range w.read().Standing {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+func (w *ward) stands(name string) bool { return slices.Contains(w.standing(), name) }
+
+// told are the changes of one alert, as the log and as the receiver got them.
+func (w *ward) told(name string) (logged, posted []string) {
+	for _, e := range w.logged.All() {
+		if e.ContextMap()["alert"] == name {
+			logged = append(logged, e.Level.String()+" "+e.Message)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.posted {
+		if n.Data.Name == name {
+			posted = append(posted, n.Type)
+		}
+	}
+	return logged, posted
+}
+
+func elapse(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// Each alert fires by itself, not too early and within a minute of its time, is told once, and clears by itself.
+func TestEachAlertFiresAndClearsItself(t *testing.T) {
+	const soon = 2 * time.Minute
+	seen := map[string]bool{}
+	for _, c := range []struct {
+		name  string
+		ail   func(*ward)
+		quiet time.Duration // it does not stand yet after so long …
+		fires time.Duration // … and does after so long
+		mend  func(*ward)
+		clear time.Duration // and is gone after so long
+		words string
+	}{
+		{
+			name: alerts.Contention, quiet: 4 * time.Minute, fires: 7 * time.Minute, clear: soon, words: "test/1/patient/a effect",
+			ail:  func(w *ward) { w.ails(actor.Contention); w.tell(sick, "go", 1) },
+			mend: func(w *ward) { w.out.Store(nil) },
+		}, {
+			name: alerts.Contention, quiet: 4 * time.Minute, fires: 7 * time.Minute, clear: 18 * time.Minute, words: "credential",
+			ail:  func(w *ward) { w.ails(actor.AuthPause); w.tell(sick, "go", 1) },
+			mend: func(w *ward) { w.out.Store(nil) },
+		}, {
+			name: alerts.DeadLetter, fires: soon, clear: soon, words: "test/1/patient/a e1",
+			ail: func(w *ward) { w.ails(actor.Refused); w.tell(sick, "go", 1) },
+			mend: func(w *ward) {
+				if err := w.Discard(w.Context(), sick, "e1", "tester"); err != nil {
+					w.Error(err)
+				}
+			},
+		}, {
+			name: alerts.Failing, quiet: 14 * time.Minute, fires: 17 * time.Minute, clear: 45 * time.Minute, words: "test/1/patient/a effect",
+			ail:  func(w *ward) { w.ails(actor.Failed); w.tell(sick, "go", 1) },
+			mend: func(w *ward) { w.out.Store(nil) },
+		}, {
+			name: alerts.Hook, fires: soon, clear: soon, words: "the forge cannot reach us",
+			ail: func(w *ward) {
+				w.index.Store(&state.Index{Name: alerts.IndexHook, Label: "the forge cannot reach us"})
+				w.tell(sick, "go", 1)
+			},
+			mend: func(w *ward) { w.index.Store(nil); w.tell(sick, "well", 1) },
+		}, {
+			// Written by newer code, which alone can read it.
+			name: alerts.OldestWork, quiet: 14 * time.Minute, fires: 17 * time.Minute, clear: soon, words: "test/1/patient/a mail",
+			ail:  func(w *ward) { w.tell(sick, "go", 2) },
+			mend: func(w *ward) { w.stop(); w.stop = w.run(w.instance(2)) },
+		}, {
+			name: alerts.OpenOutside, quiet: 24 * time.Hour, fires: 8 * 24 * time.Hour, clear: 8 * time.Hour, words: "test/1/patient/a effect",
+			ail:  func(w *ward) { w.class = actor.Shutting; w.ails(actor.Failed); w.tell(sick, "go", 1) },
+			mend: func(w *ward) { w.out.Store(nil) },
+		}, {
+			name: alerts.Quarantine, fires: 5 * time.Minute, clear: soon, words: "test/1/patient/a",
+			ail: func(w *ward) { w.panics.Store(true); w.tell(sick, "go", 1) },
+			mend: func(w *ward) {
+				w.panics.Store(false)
+				if err := w.Release(w.Context(), sick, "tester"); err != nil {
+					w.Error(err)
+				}
+			},
+		}, {
+			name: alerts.Stalled, quiet: 4 * time.Minute, fires: 7 * time.Minute, clear: soon, words: "test/1/patient/a",
+			ail:  func(w *ward) { w.tell(sick, "go", 2) },
+			mend: func(w *ward) { w.stop(); w.stop = w.run(w.instance(2)) },
+		}, {
+			name: alerts.ApprovalWaiting, quiet: 58 * time.Minute, fires: 63 * time.Minute, clear: soon, words: "o/r#1",
+			ail: func(w *ward) {
+				w.index.Store(&state.Index{Name: "waiting", Label: "github:o/r#1"})
+				w.tell(sick, "go", 1)
+			},
+			mend: func(w *ward) { w.index.Store(nil); w.tell(sick, "approved", 1) },
+		},
+	} {
+		t.Run(c.name+" "+c.words, func(t *testing.T) {
+			seen[c.name] = true
+			synctest.Test(t, func(t *testing.T) {
+				w := newWard(t, max(10*time.Second, c.quiet/200))
+				elapse(time.Hour)
+				if got := w.standing(); len(got) != 0 {
+					t.Fatalf("of a healthy system: %v", got)
+				}
+				began := time.Now()
+				c.ail(w)
+				elapse(c.quiet)
+				if c.quiet > 0 && w.stands(c.name) {
+					t.Errorf("stands after %v", c.quiet)
+				}
+				elapse(c.fires - c.quiet)
+				i := slices.IndexFunc(w.read().Standing, func(a alerts.Alert) bool { return a.Name == c.name })
+				if i < 0 {
+					t.Fatalf("after %v only %v stand", c.fires, w.standing())
+				}
+				a := w.read().Standing[i]
+				if a.Subject != sick || a.Count != 1 || !strings.Contains(a.Words, c.words) || a.Fired.Before(began) {
+					t.Errorf("%+v", a)
+				}
+				c.mend(w)
+				elapse(c.clear)
+				if w.stands(c.name) {
+					t.Errorf("still stands %v after it was mended: %+v", c.clear, w.read().Standing)
+				}
+				logged, posted := w.told(c.name)
+				if !slices.Equal(logged, []string{"error alert", "info alert cleared"}) || !slices.Equal(posted, []string{alerts.Fired, alerts.Cleared}) {
+					t.Errorf("logged %q, posted %q", logged, posted)
+				}
+				if story, err := w.store.Journal(t.Context(), alerts.Subject(), 100); err != nil || strings.Count(string(slices.Concat(story...)), `"alert":"`+c.name) != 2 {
+					t.Errorf("the story: %s, %v", story, err)
+				}
+			})
+		})
+	}
+	for _, name := range alerts.Names() {
+		if !seen[name] {
+			t.Errorf("no case for %s", name)
+		}
+	}
+}
