@@ -102,6 +102,9 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		return nil, err
 	}
 
+	if err := watch(ctx, cfg, engine, st, log, metrics); err != nil {
+		return nil, err
+	}
 	edge, err := webhook.New(edges, func(r forge.Repo) bool { return cfg.Allowed(r) }, engine.Tell, log, metrics)
 	if err != nil {
 		return nil, err
