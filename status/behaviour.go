@@ -22,7 +22,19 @@ const (
 	lookAgain = time.Minute
 )
 
-// Checks is what a commit needs of a forge. Every error is a *forge.Fault.
+// EffectTimeout bounds one write at a forge: a GitLab whose commit is locked makes those of clients' statuses wait. A
+// check gets checkTime of it.
+const EffectTimeout = 25 * time.Second
+
+const checkTime = 10 * time.Second
+
+// Forge is what a commit needs of a forge.
+type Forge interface {
+	Checks
+	Statuses
+}
+
+// Checks is what the checks of Signalbox itself need of a forge. Every error is a *forge.Fault.
 type Checks interface {
 	// FindCheck says whether the newest check of our own named c.Name on c.SHA has c.ExternalID (and c.ID, where that
 	// is set) and shows c.State. Where a forge keeps no external ids, name and state decide.
@@ -34,22 +46,22 @@ type Checks interface {
 
 // Behaviour is the commit as a subject of the engine.
 type Behaviour struct {
-	checks func(instance string) (Checks, error)
+	forges func(instance string) (Forge, error)
 	dry    func(forge.Repo) bool
 }
 
 var _ actor.Behaviour[Document, Facts] = (*Behaviour)(nil)
 
-// New makes the behaviour; checks answers the forge of a configured instance, dry whether nothing is to be written for
+// New makes the behaviour; forges answers the forge of a configured instance, dry whether nothing is to be written for
 // a repository. Both must be safe for concurrent use; dry is configuration: it always answers the same.
-func New(checks func(instance string) (Checks, error), dry func(forge.Repo) bool) *Behaviour {
-	return &Behaviour{checks: checks, dry: dry}
+func New(forges func(instance string) (Forge, error), dry func(forge.Repo) bool) *Behaviour {
+	return &Behaviour{forges: forges, dry: dry}
 }
 
 // Facts are what was read back at the forge, by check. They are nil unless a comparison is due.
 type Facts map[string]Fact
 
-// Fact is yes, no or unknown about one check that should be shown.
+// Fact is yes, no or unknown about one check or status that should be shown.
 type Fact struct {
 	Seq     int64         // the Write.ShownSeq that was looked for
 	Shown   bool          // yes: the forge shows it
@@ -68,25 +80,28 @@ func due(d Document, in actor.Inputs, now time.Time) bool {
 // Look reads the checks back where a comparison is due: the gates, and of each presubmit name the check made last.
 // Those with a write under way are left out; the write looks for itself. A dry run has nothing to compare.
 func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in actor.Inputs, now time.Time) Facts {
-	if !due(d, in, now) || d.Dry || b.dry(d.Repo) {
+	if d.Dry || b.dry(d.Repo) {
 		return nil
 	}
 	facts := Facts{}
+	b.lookAtStatuses(ctx, s, d, facts, in, now)
+	if due(d, in, now) {
+		b.lookAtChecks(ctx, s, d, facts)
+	}
+	return facts
+}
+
+func (b *Behaviour) lookAtChecks(ctx context.Context, s state.Subject, d Document, facts Facts) {
 	look := func(id string, w Write, c forge.Check) {
 		if w.pending() || w.Shown == (Face{}) {
 			return
 		}
 		f := Fact{Seq: w.ShownSeq}
-		checks, err := b.checks(s.Instance)
+		at, err := b.forges(s.Instance)
 		if err == nil {
-			_, f.Shown, err = checks.FindCheck(ctx, faced(c, d.Repo, s.Key, w.Shown))
+			_, f.Shown, err = at.FindCheck(ctx, faced(c, d.Repo, s.Key, w.Shown))
 		}
-		if err != nil {
-			f.Unknown = err.Error()
-			if o := Outcome(err); o.Code == actor.Failed || o.Code == actor.Contention {
-				f.After = max(o.After, lookAgain)
-			}
-		}
+		f.mark(err)
 		facts[id] = f
 	}
 	for name, g := range d.Gates {
@@ -104,7 +119,17 @@ func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Document, in ac
 			look(runFact(k), r.Write, forge.Check{Name: name, ExternalID: k, ID: r.ID, Pulls: d.owner(r)})
 		}
 	}
-	return facts
+}
+
+// mark makes the fact unknown where the look failed.
+func (f *Fact) mark(err error) {
+	if err == nil {
+		return
+	}
+	f.Unknown = err.Error()
+	if o := Outcome(err); o.Code == actor.Failed || o.Code == actor.Contention {
+		f.After = max(o.After, lookAgain)
+	}
 }
 
 // Decide compares, books results, takes the mail, applies the rules and tells back. It compares first, since the facts
@@ -114,9 +139,10 @@ func (b *Behaviour) Decide(s state.Subject, d Document, facts Facts, in actor.In
 	if d.Dry && !b.dry(d.Repo) {
 		// What a dry run believes to be shown never was: the pull requests begin anew too, and tell it again.
 		t.because(whyDryOver)
-		t.d, facts = Document{Repo: d.Repo, Count: d.Count}.clone(), nil
+		t.d, facts = Document{Repo: d.Repo, Count: d.Count, Contexts: d.Contexts}.clone(), nil
 	}
 	t.dry = b.dry
+	t.readStatuses(facts, in)
 	if due(d, in, now) {
 		t.readBack(facts)
 	}
@@ -124,15 +150,22 @@ func (b *Behaviour) Decide(s state.Subject, d Document, facts Facts, in actor.In
 	t.mail(in.Mail)
 	t.gates()
 	t.runs()
+	t.statuses()
+	t.reports()
 	t.tell()
 	t.d.Dry = t.d.Repo.ID != 0 && b.dry(t.d.Repo)
 	return t.step()
 }
 
-// Do writes one check. A call that may have left before is looked up first. What opens waits until "not found" can be
+// Do writes one check or one client's status. A call that may have left before is looked up first. What opens waits until "not found" can be
 // believed; what shuts does not wait (P2): shown twice it is as shut, and an earlier opening that lands after it is
 // found by the comparison that Early asks for.
 func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
+	if e.Kind == kindStatus {
+		return b.doStatus(ctx, s, e, now, confirm)
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
 	var o order
 	if err := json.Unmarshal(e.Want, &o); err != nil || e.Kind != kindCheck {
 		return actor.Outcome{Code: actor.Refused, Err: fmt.Errorf("entry %s of kind %q cannot be read: %w", e.Key, e.Kind, err)}
@@ -140,7 +173,7 @@ func (b *Behaviour) Do(ctx context.Context, s state.Subject, e actor.Entry, now 
 	if o.Dry || b.dry(o.Check.Repo) {
 		return actor.Outcome{Code: actor.Done, Data: encoded(receipt{}), Note: "would, but this is a dry run"}
 	}
-	checks, err := b.checks(s.Instance)
+	checks, err := b.forges(s.Instance)
 	if err != nil {
 		return Outcome(fmt.Errorf("find the forge of %s: %w", s, err))
 	}

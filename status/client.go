@@ -3,7 +3,12 @@ package status
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
@@ -118,6 +123,7 @@ const (
 	ReasonRunFinished  = "run_finished"   // superseded: a finished run does not go back, or the pull request went on
 	ReasonNewerAttempt = "newer_attempt"  // superseded: a newer run of the context counts
 	ReasonNewer        = "newer_sequence" // superseded: a newer status of the run counts
+	ReasonNotCounted   = "not_counted"    // superseded: the pull request does not count what its run says
 	ReasonReplaced     = "replaced"       // superseded: a newer status was pushed instead
 	ReasonRefused      = "refused"        // failed: the forge takes it in no case
 	ReasonExhausted    = "exhausted"      // failed: the last try was made
@@ -217,55 +223,136 @@ type Filter struct {
 	All        bool // earlier attempts too
 }
 
-var errUnfinished = errors.New("clients' statuses are not accepted yet")
+// errNothing ends an Ask that has nothing to save.
+var errNothing = errors.New("nothing to save")
 
 // Create accepts a new run.
 func (c *Clients) Create(ctx context.Context, by Caller, at Target, r Create, k Key) (Accepted, error) {
-	return Accepted{}, errUnfinished
+	a, err := c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) {
+		var old known
+		if r.ExternalID != "" {
+			scope := scopeOf(r.Context, r.Ref)
+			attempt, err := record[int64](ctx, c.store, t.s, externalRecord(scope, r.ExternalID))
+			if err == nil && attempt != nil {
+				old.external, err = record[past](ctx, c.store, t.s, pastRecord(runID(scope, *attempt)))
+			}
+			if err != nil {
+				return Accepted{}, err
+			}
+		}
+		return t.create(by, r, c.ours(at.Repo, r.Context), old)
+	})
+	if err == nil && a.Existing {
+		a.Operation, err = c.Operation(ctx, at.Repo.Instance, a.Operation.ID)
+	}
+	return a, err
 }
 
 // Update accepts a new status of a run. The run of a triggered presubmit has its run key ("sb1-…") for an id; its
 // status goes to the pull request, whose check it is.
 func (c *Clients) Update(ctx context.Context, by Caller, at Target, run string, r Update, k Key) (Accepted, error) {
-	return Accepted{}, errUnfinished
+	return c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) {
+		if _, ours := t.d.Runs[run]; ours || by.Run != "" {
+			return t.report(by, run, r)
+		}
+		p, err := record[past](ctx, c.store, t.s, pastRecord(run))
+		if err != nil {
+			return Accepted{}, err
+		}
+		return t.update(by, run, r, func(name string) bool { return c.ours(at.Repo, name) }, known{run: p})
+	})
 }
 
 // Post accepts a status in the old synchronous way: it continues the newest run of the context, or begins one where that
 // is finished. It takes its order now, and counts from when a turn of the commit has claimed it; until then
-// Operation.Waiting holds and Withdraw takes it back.
+// Operation.Waiting holds and Withdraw takes it back. A link that is not https is left out.
 func (c *Clients) Post(ctx context.Context, by Caller, at Target, r Create) (Accepted, error) {
-	return Accepted{}, errUnfinished
+	return c.accept(ctx, by, at, Key{}, func(t *decision) (Accepted, error) {
+		return t.post(by, r, c.ours(at.Repo, r.Context))
+	})
+}
+
+// stored is the reply of an accepted request. Mark tells the request that was accepted from those that repeat it.
+type stored struct {
+	Mark string   `json:"mark"`
+	Body string   `json:"body"`
+	Of   Accepted `json:"of"`
+}
+
+// accept runs one decision as an Ask on the commit: no lease, and no push in flight hinders it. What f reads of records
+// it reads after the document, in the same round of the compare-and-swap.
+func (c *Clients) accept(ctx context.Context, by Caller, at Target, k Key, f func(t *decision) (Accepted, error)) (Accepted, error) {
+	mine, id := rand.Text(), ""
+	if k != (Key{}) {
+		sum := sha256.Sum256(encoded([]string{by.Principal, by.Run, k.Scope}))
+		id = "client/" + hex.EncodeToString(sum[:])
+	}
+	b, err := actor.Ask(ctx, c.engine, at.Subject(), id, func(d Document, now time.Time) (actor.Step[Document], error) {
+		t := &decision{s: at.Subject(), d: d.clone(), now: now}
+		if len(t.d.Pulls) == 0 {
+			t.d.Repo = at.Repo // else as the pull requests name it
+		}
+		a, err := f(t)
+		if err != nil {
+			return actor.Step[Document]{}, err
+		}
+		step := t.step()
+		step.Wake, step.Reply = now, encoded(stored{mine, k.Body, a})
+		return step, nil
+	})
+	if err != nil {
+		return Accepted{}, err
+	}
+	var r stored
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Accepted{}, fmt.Errorf("read the stored answer of %s: %w", at.Subject(), err)
+	}
+	if r.Body != k.Body {
+		return Accepted{}, refuse(CodeKeyReused, "this idempotency key was used with another body")
+	}
+	r.Of.Replayed = r.Mark != mine
+	r.Of.Run.Repo = at.Repo
+	return r.Of, nil
 }
 
 // Withdraw takes back an operation of Post that no turn has claimed, and says whether it did: then nothing is left of
 // it. A claimed one goes on to its end.
 func (c *Clients) Withdraw(ctx context.Context, at Target, operation string) (bool, error) {
-	return false, errUnfinished
+	s, run, n, ok := parseOperation(at.Repo.Instance, operation)
+	if !ok || s != at.Subject() {
+		return false, refuse(CodeNotFound, "no such operation")
+	}
+	return c.change(ctx, s, func(t *decision) (bool, error) { return t.withdraw(run, n), nil })
 }
 
 // Transfer gives a context to another principal. Whether the caller may is the API's to check (an administrator).
 func (c *Clients) Transfer(ctx context.Context, at Target, context, ref, to string) error {
-	return errUnfinished
+	_, err := c.change(ctx, at.Subject(), func(t *decision) (bool, error) {
+		scope := scopeOf(context, ref)
+		x, there := t.d.Contexts[scope]
+		if !there {
+			return false, refuse(CodeNotFound, "no such context")
+		}
+		x.Owner, t.d.Contexts[scope] = to, x
+		t.d.Contexts[scope] = x
+		return true, nil
+	})
+	return err
 }
 
-// OperationAt answers the subject that an operation's id is of, in the instance of the caller's token. Whether the
-// caller may read that project is to be checked before Operation is called.
-func OperationAt(instance, id string) (state.Subject, bool) {
-	return state.Subject{}, false
-}
-
-// Operation reads one operation. It takes no part: what it answers may be older than what happens meanwhile.
-func (c *Clients) Operation(ctx context.Context, instance, id string) (Operation, error) {
-	return Operation{}, errUnfinished
-}
-
-// Run reads one run and, if asked, its operations, the newest first, at most 100.
-func (c *Clients) Run(ctx context.Context, at Target, id string, history bool) (Run, []Operation, error) {
-	return Run{}, nil, errUnfinished
-}
-
-// List reads the newest run of each context, with All earlier ones too (of those the first 1000 met), ordered by
-// context, then the newest attempt first. Runs that no status took effect of are left out.
-func (c *Clients) List(ctx context.Context, at Target, f Filter) ([]Run, error) {
-	return nil, errUnfinished
+// change is a decision that is told by whether it changed anything.
+func (c *Clients) change(ctx context.Context, s state.Subject, f func(t *decision) (bool, error)) (bool, error) {
+	_, err := actor.Ask(ctx, c.engine, s, "", func(d Document, now time.Time) (actor.Step[Document], error) {
+		t := &decision{s: s, d: d.clone(), now: now}
+		if did, err := f(t); err != nil || !did {
+			return actor.Step[Document]{}, cmp.Or(err, errNothing)
+		}
+		step := t.step()
+		step.Wake = now
+		return step, nil
+	})
+	if errors.Is(err, errNothing) {
+		return false, nil
+	}
+	return err == nil, err
 }

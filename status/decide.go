@@ -127,6 +127,7 @@ type decision struct {
 	now     time.Time
 	wishes  []actor.Wish
 	dead    []actor.DeadMail
+	puts    []state.Record
 	why     []string
 	in, did []string
 	dry     func(forge.Repo) bool
@@ -141,6 +142,9 @@ func (t *decision) because(why string) {
 // results books how entries ended.
 func (t *decision) results(results []actor.Result) {
 	for _, r := range results {
+		if r.Kind == kindStatus {
+			t.statusResult(r)
+		}
 		if r.Kind != kindCheck {
 			continue // a Written was delivered; the engine keeps the others
 		}
@@ -404,6 +408,7 @@ func (t *decision) presubmit(m Presubmit) {
 	}
 	t.d.Repo = m.Ref.Repo
 	r.Said, r.Tell, r.Since = m.Seq, r.Tell || m.Tell, fresh
+	r.Report.Heard = max(r.Report.Heard, m.Heard)
 	f := Face{State: m.State, Title: cut(m.Title, maxTitle), URL: m.URL, Attempt: max(m.Attempt, 1)}
 	switch f.State {
 	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, forge.CheckCancelled:
@@ -595,7 +600,7 @@ func (t *decision) step() actor.Step[Document] {
 		t.because(whyCrowded)
 		t.say(p.Subject, Written{Key: "gate", SHA: t.s.Key, Seq: p.Said, Why: "too many pull requests share this commit"})
 	}
-	step := actor.Step[Document]{Next: t.d, Wishes: t.wishes, Wake: t.d.Recheck, Dead: t.dead, Why: t.why}
+	step := actor.Step[Document]{Next: t.d, Wishes: t.wishes, Wake: t.d.wake(), Put: t.puts, Dead: t.dead, Why: t.why}
 	if t.d.Repo.Name != "" {
 		step.Index = []state.Index{{Name: "name", Label: fmt.Sprintf("%s:%s@%.12s", t.d.Repo.Instance, t.d.Repo.Name, t.s.Key)}}
 	}

@@ -27,7 +27,9 @@ type Document struct {
 	Pulls map[string]Pull      `json:"pulls,omitempty"` // by subject
 	Gates map[string]GateCheck `json:"gates,omitempty"` // by name of the check
 	Runs  map[string]RunCheck  `json:"runs,omitempty"`  // by run key
-	Count int64                `json:"count"`           // grows with mail and results; orders Heard, Born and Made
+	// Contexts are those of clients, by scope.
+	Contexts map[string]Context `json:"contexts,omitempty"`
+	Count    int64              `json:"count"` // grows with mail and results; orders Heard, Born and Made
 	// Recheck is when the checks are read back at the forge without anybody asking; zero = never.
 	Recheck time.Time `json:"recheck,omitzero"`
 	// Dry: decided in a dry run. What it then believes to be shown never was.
@@ -74,6 +76,7 @@ type RunCheck struct {
 	Born int64         `json:"born"`           // Document.Count when the run was first heard of; orders runs of one name
 	Made int64         `json:"made,omitempty"` // Document.Count when its newest check was made; 0 = none was
 	Owed
+	Report Report `json:"report,omitzero"`
 }
 
 // Face is what can be seen of a check.
@@ -196,9 +199,20 @@ type receipt struct {
 	Early bool `json:"early,omitempty"`
 }
 
+// wake is when the forge is to be read back next; zero = not before somebody asks.
+func (d Document) wake() time.Time {
+	at := d.Recheck
+	for _, c := range d.Contexts {
+		if r := c.reads(); !r.IsZero() && (at.IsZero() || r.Before(at)) {
+			at = r
+		}
+	}
+	return at
+}
+
 // clone lets Decide work on a document without touching the one it was given.
 func (d Document) clone() Document {
-	d.Pulls, d.Gates, d.Runs = filled(d.Pulls), filled(d.Gates), filled(d.Runs)
+	d.Pulls, d.Gates, d.Runs, d.Contexts = filled(d.Pulls), filled(d.Gates), filled(d.Runs), filled(d.Contexts)
 	return d
 }
 
@@ -285,7 +299,7 @@ func (d *Document) squeeze() (lost []Pull) {
 	}
 	spare := len(d.Runs) - maxRuns
 	for _, k := range d.runsByAge() {
-		if r := d.Runs[k]; spare > 0 && !r.pending() && !r.Tell {
+		if r := d.Runs[k]; spare > 0 && !r.pending() && !r.Tell && !r.Report.open() {
 			delete(d.Runs, k)
 			spare--
 		}

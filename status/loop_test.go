@@ -117,6 +117,14 @@ func (h *hub) WriteCheck(ctx context.Context, c forge.Check) (string, error) {
 	return c.ID, f.err()
 }
 
+func (h *hub) FindStatus(context.Context, forge.Status) (forge.StatusReceipt, bool, error) {
+	return forge.StatusReceipt{}, false, errors.New("no statuses here")
+}
+
+func (h *hub) WriteStatus(context.Context, forge.Status) (forge.StatusReceipt, error) {
+	return forge.StatusReceipt{}, errors.New("no statuses here")
+}
+
 func (h *hub) newest(name string) *forge.Check {
 	for i := range slices.Backward(h.runs) {
 		if h.runs[i].Name == name {
@@ -164,7 +172,7 @@ type failer interface {
 
 func newLoop(t failer) *loop {
 	l := &loop{t: t, hub: &hub{}, now: start, told: map[string][]Written{}}
-	l.b = New(func(instance string) (Checks, error) {
+	l.b = New(func(instance string) (Forge, error) {
 		if instance != "github" {
 			return nil, errors.New("no such forge")
 		}

@@ -92,7 +92,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		}
 	}
 	actor.Register(engine, "pr", prmanager.New(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
-	actor.Register(engine, "commit", status.New(w.checks, w.dryRun), actor.KindOptions{MailFormat: status.Format})
+	actor.Register(engine, "commit", status.New(w.commits, w.dryRun), actor.KindOptions{MailFormat: status.Format, EffectTimeout: status.EffectTimeout})
 	actor.Register(engine, "repo", prmanager.NewRuns(st.Record), actor.KindOptions{MailFormat: prmanager.Format})
 	actor.Register(engine, "mq", prmanager.NewGroups(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 

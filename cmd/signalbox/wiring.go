@@ -72,7 +72,7 @@ func (w wiring) client(instance string) (connected, error) {
 	return c, nil
 }
 
-func (w wiring) checks(instance string) (status.Checks, error) {
+func (w wiring) commits(instance string) (status.Forge, error) {
 	c, err := w.client(instance)
 	return c.forgeClient, err
 }
