@@ -94,7 +94,8 @@ func fold(s string) string {
 }
 
 const (
-	// historyLag is how much older than its delivery a label entry may be before the history counts as lagging.
+	// historyLag is how much older than its delivery a label entry may be before the history counts as lagging, and how
+	// much older than a label entry the live pull request may be before that does.
 	historyLag = 5 * time.Second
 	// oursWithin is how far from a label write of ours its entry may be.
 	oursWithin = time.Minute

@@ -96,8 +96,8 @@ func (t *turn) need(a Ask) {
 	t.asks = append(t.asks, a)
 }
 
-// look takes the live pull request, if it was read. One that is older than what a delivery has shown is the API
-// lagging: it is asked again and changes nothing.
+// look takes the live pull request, if it was read. One that is older than what a delivery or the label history has
+// shown is the API lagging: it is asked again and changes nothing.
 func (t *turn) look(events []Event) {
 	if !t.f.Live.Known {
 		return
@@ -109,6 +109,9 @@ func (t *turn) look(events []Event) {
 		if at, ok := e.(interface{ at() time.Time }); ok {
 			newest = later(newest, at.at())
 		}
+	}
+	for _, e := range t.f.History.Value {
+		newest = later(newest, e.At.Add(-historyLag)) // two clocks of one forge
 	}
 	t.d.Adopting = t.d.Adopting || repair && !t.d.seen()
 	live := t.f.Live.Value
@@ -645,14 +648,14 @@ func (t *turn) counts(s Started) bool {
 	return d.Standing() != nil && s.Order.Run.SHA == d.Head.SHA && s.Base == d.Base && !s.gone()
 }
 
-// gateTold: the commit has heard. Of a former head nothing more is to be said.
+// gateTold: the commit has heard. Nothing more is to be said of a former head once it has heard that it is one.
 func (t *turn) gateTold(sha string, r actor.Result) {
 	told, ok := t.d.Told[sha]
 	var g status.Gate
 	if !ok || json.Unmarshal(r.Want, &g) != nil || g.Seq != told.Seq {
 		return
 	}
-	if told.Heard = true; sha == t.d.Head.SHA {
+	if told.Heard = true; sha == t.d.Head.SHA || told.Open {
 		t.d.Told[sha] = told
 	} else {
 		delete(t.d.Told, sha)

@@ -75,29 +75,41 @@ func (w *world) rightful(hold time.Duration) (open, sure bool) {
 	return true, sure
 }
 
+// moves is when the world of a life moves on.
+type moves string
+
+const (
+	before moves = "before" // it has come to rest before the first delivery
+	told   moves = "told"   // as far as the deliveries tell
+	amid   moves = "amid"   // and by one more letter at each look at it
+)
+
 // TestEveryOrder delivers what happened in every sequence of up to five letters, in every order, with one delivery
 // doubled, to an actor that looks at the world as it is by then: first with everything over before the first delivery,
-// then with the world moving on only as far as the deliveries tell. Once all are delivered and every question is
+// then with the world moving on only as far as the deliveries tell, then with the next thing happening at every look at
+// it. Once all are delivered and every question is
 // settled the gate is open exactly if a maintainer's label stands for exactly the live head, and no run was started
 // twice.
 func TestEveryOrder(t *testing.T) {
 	for _, c := range []struct {
 		hold, step time.Duration
-		over       bool // the world has come to rest before the first delivery
-		every      int  // of the longest lives, play one in so many
+		world      moves
+		every      int // of the longest lives, play one in so many
 	}{
-		{5 * time.Second, 10 * time.Second, true, 1}, // labels come after the hold
-		{5 * time.Second, 10 * time.Second, false, 4},
-		{2 * time.Minute, 10 * time.Second, true, 11}, // within it
-		{0, 10 * time.Second, true, 11},
-		{0, 10 * time.Second, false, 11},
+		{5 * time.Second, 10 * time.Second, before, 1}, // labels come after the hold
+		{5 * time.Second, 10 * time.Second, told, 4},
+		{5 * time.Second, 10 * time.Second, amid, 7},
+		{2 * time.Minute, 10 * time.Second, before, 11}, // within it
+		{0, 10 * time.Second, before, 11},
+		{0, 10 * time.Second, told, 11},
+		{0, 10 * time.Second, amid, 11},
 	} {
-		t.Run(fmt.Sprintf("hold=%s,step=%s,over=%t", c.hold, c.step, c.over), func(t *testing.T) {
+		t.Run(fmt.Sprintf("hold=%s,step=%s,world=%s", c.hold, c.step, c.world), func(t *testing.T) {
 			t.Parallel()
 			turn, lives, opened := 0, 0, 0
 			var grow func(letters string)
 			grow = func(letters string) {
-				if c.over && !possible(letters) {
+				if c.world == before && !possible(letters) {
 					return
 				}
 				permute(len(letters), func(order []int) {
@@ -111,7 +123,7 @@ func TestEveryOrder(t *testing.T) {
 					// The doubled delivery and its place go round, so that all come up.
 					again, place := order[turn%len(order)], (turn/len(order))%(len(order)+1)
 					order = slices.Insert(slices.Clone(order), place, again)
-					if live(t, letters, order, c.hold, c.step, c.over) {
+					if live(t, letters, order, c.hold, c.step, c.world) {
 						opened++
 					}
 				})
@@ -161,7 +173,7 @@ func permute(n int, f func([]int)) {
 }
 
 // live plays one life and answers whether the gate ends open.
-func live(t *testing.T, letters string, order []int, hold, step time.Duration, over bool) bool {
+func live(t *testing.T, letters string, order []int, hold, step time.Duration, moving moves) bool {
 	t.Helper()
 	w := newWorld()
 	w.step = step
@@ -177,8 +189,12 @@ func live(t *testing.T, letters string, order []int, hold, step time.Duration, o
 			}
 		}
 	}
-	if over {
+	switch moving {
+	case before:
 		until(len(letters))
+	case amid:
+		w.amid = func(string) { until(min(len(notes)+1, len(letters))) }
+	case told:
 	}
 	for _, i := range order {
 		until(i + 1)

@@ -3,6 +3,7 @@ package prmanager
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,6 +118,9 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 	tried := map[string]bool{}
 	for range looks {
 		asks, d := undecided(f)
+		if i := slices.IndexFunc(asks, func(a Ask) bool { return a.Kind == AskHistory }); i > 0 {
+			asks[0], asks[i] = asks[i], asks[0]
+		}
 		fresh := false
 		for _, a := range asks {
 			if tried[a.key()] || a.Kind == AskDelivery {
@@ -136,6 +140,10 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 					f.History = Fact[[]forge.LabelEntry]{Why: waiting.Why}
 					continue
 				}
+				// The live pull request is read after the labels, again if need be: a label set in between is for
+				// another head than one that was read before it.
+				f.Live = Fact[forge.Pull]{}
+				delete(tried, Ask{Kind: AskLive}.key())
 				f.History = fact[[]forge.LabelEntry](forgeOf.Name)(forgeOf.Reader.LabelHistory(ctx, d.Ref))
 			case AskTrust:
 				if wait {

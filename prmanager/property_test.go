@@ -107,7 +107,7 @@ func (l *life) act() {
 		"push", "push", "label", "label", "label", "unlabel", "draft", "close", "reopen", "base", "assign", "flap",
 		"deliver", "deliver", "deliver", "deliver", "deliver", "again", "lose", "late", "batch",
 		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
-		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence",
+		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence", "amid", "amid",
 	}).Draw(rt, "act") {
 	case "push":
 		// A few commits only, so that heads come back.
@@ -264,6 +264,19 @@ func (l *life) act() {
 		}
 		m.post(KindReconcile, Repair{Ref: w.pull.Ref, Why: "sweep"})
 		m.run("")
+	case "amid": // right before the forge answers the next read of a kind
+		read := rapid.SampledFrom([]string{"live", "history", "trust"}).Draw(rt, "read")
+		verb := rapid.SampledFrom([]func() Note{
+			func() Note { return w.push("bob", "c3") },
+			func() Note { return w.setLabel("mona", w.label, !w.on) },
+			func() Note { return w.base("mona", "release") },
+		}).Draw(rt, "verb")
+		w.amid = func(op string) {
+			if op == read {
+				w.amid = nil
+				l.told(verb())
+			}
+		}
 	case "silence":
 		w.mute = !w.mute
 	case "approved":
@@ -403,7 +416,7 @@ func (l *life) end() {
 	}
 	clear(w.after)
 	clear(w.down)
-	w.lagging, w.refuse, m.lose = nil, "", false
+	w.lagging, w.refuse, w.amid, m.lose = nil, "", nil, false
 	w.now = w.now.Add(time.Second)
 	m.pass(8 * time.Hour)
 	m.post(KindReconcile, Repair{Ref: w.pull.Ref, Why: "the end"})

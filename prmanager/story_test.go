@@ -93,6 +93,17 @@ func (st *story) do(f []string) {
 		return
 	}
 	switch f[0] {
+	case "amid": // READ VERB: happens right before the forge answers the next read of that kind; its delivery is kept
+		then := w.amid
+		w.amid = func(op string) {
+			if op != f[1] {
+				return
+			}
+			if w.amid = nil; then != nil {
+				then(op)
+			}
+			st.later = append(st.later, st.verb(f[2:]))
+		}
 	case "deliver":
 		for _, n := range f[1:] {
 			i, err := strconv.Atoi(n)

@@ -48,6 +48,7 @@ type world struct {
 	reruns int
 	mute   bool // the CI answers no receipts
 	calls  map[string]int
+	amid   func(op string) // lets things happen right before the forge answers a read
 	story  []string
 
 	// what really happened, for the oracle
@@ -267,6 +268,9 @@ func (w *world) reopen(who string) Note {
 
 func (w *world) fault(op string, keys ...string) error {
 	w.calls[op]++
+	if w.amid != nil {
+		w.amid(op)
+	}
 	for _, k := range append(keys, op) {
 		if code := w.down[k]; code != 0 {
 			class := forge.Retriable

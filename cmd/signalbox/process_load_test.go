@@ -64,7 +64,6 @@ func (l *lane) live(n int) {
 			w.labels(w.mallory, l.pr)
 			l.flaps++
 		default:
-			l.shows() // a label that comes together with the push before it may be tidied away: she looks first
 			l.bare()
 			w.labels(w.maya, l.pr)
 			l.approved = true
@@ -74,13 +73,6 @@ func (l *lane) live(n int) {
 			}
 		}
 		l.send()
-	}
-}
-
-// shows waits until the head's gate is shown shut, as a maintainer sees it before she approves.
-func (l *lane) shows() {
-	if !eventually(func() bool { l.send(); return l.w.repo.Gate(l.pr.Head(), gateCheck) == "action_required" }) {
-		l.w.Errorf("the gate of #%d was never shown shut; its story:\n%s", l.pr.Number, l.w.told(l.pr))
 	}
 }
 
