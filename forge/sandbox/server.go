@@ -394,6 +394,9 @@ func (f *Forge) routes() *http.ServeMux {
 		words: "Must have push access to view collaborator permission.",
 	}, f.getPermission)
 	repo("GET", "/commits/{ref}", need{app: "contents", role: "read"}, f.getCommit)
+	repo("GET", "/contents/{path...}", need{app: "contents", role: "read"}, f.getContents)
+	mux.HandleFunc("GET /{owner}/{repo}/info/refs", f.fetch)
+	mux.HandleFunc("POST /{owner}/{repo}/git-upload-pack", f.fetch)
 	repo("GET", "/git/ref/{ref...}", need{app: "contents", role: "read"}, f.getRef)
 	repo("GET", "/branches/{branch...}", need{app: "contents", role: "read"}, f.getBranch)
 

@@ -231,6 +231,7 @@ type Repo struct {
 	labels     []*label
 	workflows  []*workflow
 	mergeQueue bool
+	git        string // folder of the real repository that this is; empty = there is none
 	pulls      []*PR
 	checks     []*CheckRun
 	statuses   []*status
