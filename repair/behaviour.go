@@ -38,7 +38,7 @@ func New(c Config) *Behaviour {
 // was configured longer before is cut short.
 func (b *Behaviour) Seed(d Sweep, now time.Time) actor.Step[Sweep] {
 	d.Next = earlier(d.Next, now.Add(b.every))
-	return actor.Step[Sweep]{Next: d, Wake: now}
+	return actor.Step[Sweep]{Next: d, Wake: now, Index: d.places(now)}
 }
 
 // Kinds of wishes.

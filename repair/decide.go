@@ -145,6 +145,7 @@ func (b *Behaviour) Decide(s state.Subject, d Sweep, facts Facts, in actor.Input
 	}
 	t.fault(facts)
 	t.step.Next = t.d
+	t.step.Index = t.d.places(now)
 	t.step.Wake = t.wake()
 	t.tell(facts)
 	return t.step
@@ -154,6 +155,9 @@ func (b *Behaviour) Decide(s state.Subject, d Sweep, facts Facts, in actor.Input
 func (t *turn) took(w *Walk, f Found) {
 	if note := cmp.Or(f.NoLog, f.Missed); note != "" {
 		w.Note = note
+	}
+	if f.Disabled != "" {
+		t.d.Disabled.meet(w, t.now, t.now, f.Disabled)
 	}
 	if w.At = f.To; !f.Over {
 		return
@@ -171,6 +175,8 @@ func (t *turn) took(w *Walk, f Found) {
 			t.counts[LogMissing]++
 		}
 		t.d.NoLog = w.Note
+		t.d.Lost.over(w)
+		t.d.Disabled.over(w)
 	}
 	w.end()
 }
@@ -206,6 +212,9 @@ func (t *turn) take(w *Walk, f Found) (Cursor, bool) {
 
 // ask has the forge send a delivery again; false = there is no room now.
 func (t *turn) ask(w *Walk, x Lost) bool {
+	if x.N > 0 && t.now.Sub(x.Asked) >= arrives && !t.dryRun {
+		t.d.Lost.meet(w, x.At, t.now, "deliveries fail at the forge, also when they are sent again")
+	}
 	if x.N >= asks && !w.Whole || x.N > 0 && t.now.Sub(x.Asked) < again {
 		return true
 	}

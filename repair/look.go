@@ -36,6 +36,7 @@ type Found struct {
 	Lost     []Lost
 	Installs []int64
 	NoLog    string
+	Disabled string // why no deliveries are sent at all
 	Missed   string // why this repository cannot be looked at
 }
 
@@ -247,7 +248,10 @@ func (l *look) known(ctx context.Context) ([]forge.Repo, error) {
 func (l *look) log(ctx context.Context, repo forge.Repo, found *Found) (string, error) {
 	lost, next, err := l.f.Log.Failed(ctx, repo, l.d.Log.Floor, found.From.Token)
 	if none := (*NoLog)(nil); errors.As(err, &none) {
-		found.NoLog = strings.TrimPrefix(repo.Name+": ", ": ") + none.Why
+		where := strings.TrimPrefix(repo.Name+": ", ": ")
+		if found.NoLog = where + none.Why; none.Disabled != "" {
+			found.Disabled = where + none.Disabled
+		}
 		return "", nil
 	}
 	if err != nil {

@@ -52,7 +52,11 @@ type Delivery struct {
 
 // NoLog is an answer of Failed: there is no log that we could read. It is a state of the installation and nothing that
 // goes away by asking again. Its text says why.
-type NoLog struct{ Why string }
+type NoLog struct {
+	Why string
+	// Disabled: the forge shows that it sends no deliveries at all, in words; empty = it shows nothing of the kind.
+	Disabled string
+}
 
 func (e *NoLog) Error() string { return "no delivery log: " + e.Why }
 

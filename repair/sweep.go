@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/signalbox-ci/signalbox/alerts"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
 )
@@ -89,6 +90,52 @@ type Sweep struct {
 	Slots  Slots     `json:"slots,omitzero"`
 	Fault  Fault     `json:"fault,omitzero"`
 	Missed string    `json:"missed,omitempty"` // why a repository was left out of the last walk
+
+	Lost     Trouble `json:"lost,omitzero"`     // deliveries that do not arrive although they were asked for again
+	Disabled Trouble `json:"disabled,omitzero"` // of a hook that the forge does not call
+}
+
+// Trouble is what keeps deliveries from arriving, until a walk through the log no longer meets it.
+type Trouble struct {
+	Since time.Time `json:"since,omitzero"` // zero = there is none
+	Seen  time.Time `json:"seen,omitzero"`  // when it was met last
+	From  time.Time `json:"from,omitzero"`  // the oldest that the last walk met; the forge's clock
+	Why   string    `json:"why,omitempty"`
+}
+
+// meet is called for each of a walk.
+func (t *Trouble) meet(w *Walk, from, now time.Time, why string) {
+	if t.Since.IsZero() {
+		t.Since = now
+	}
+	if t.Seen.Before(w.Begun) || from.Before(t.From) {
+		t.From = from
+	}
+	t.Seen, t.Why = now, why
+}
+
+// over ends it where a walk went back as far as it does, or as far as walks go, without meeting it.
+func (t *Trouble) over(w *Walk) {
+	if t.Seen.Before(w.Begun) && (!t.From.Before(w.Floor) || w.Begun.Sub(w.Floor) >= again) {
+		*t = Trouble{}
+	}
+}
+
+// places are the sweep's in the index of what keeps deliveries from arriving.
+func (d *Sweep) places(now time.Time) (out []state.Index) {
+	place := func(since time.Time, why string) {
+		out = append(out, state.Index{Name: alerts.IndexHook, Label: why, Score: float64(since.UnixMilli())})
+	}
+	if !d.Lost.Since.IsZero() {
+		place(d.Lost.Since, d.Lost.Why)
+	}
+	if !d.Disabled.Since.IsZero() {
+		place(d.Disabled.Since, d.Disabled.Why)
+	}
+	if d.Fault.Tries > 0 && now.Sub(d.Fault.Since) >= margin {
+		place(d.Fault.Since, "the forge cannot be looked at, so nobody knows whether deliveries arrive")
+	}
+	return out
 }
 
 // Walk is a position in something too long for one look.

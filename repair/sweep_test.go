@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/signalbox-ci/signalbox/alerts"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
@@ -230,6 +231,87 @@ func TestAWalkFromBeforeAGapWaits(t *testing.T) {
 			w.run(10 * time.Minute)
 			if len(w.told) != 2 || len(w.asked) != 60 || w.told[0].at.Sub(w.asked[59].at) < arrives {
 				t.Errorf("%s, stopped after %s: told %v after %d were asked for", name, after, w.told, len(w.asked))
+			}
+		}
+	}
+}
+
+// What keeps deliveries from arriving shows in the index of the alert, and goes from it by itself.
+func TestTroubleWithDeliveriesShowsAndEnds(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		ail   func(*world)
+		quiet time.Duration // it does not show after so long …
+		shows time.Duration // … and does after so long more
+		words string
+		mend  func(*world)
+		ends  time.Duration
+	}{
+		{
+			"failing again", func(w *world) { w.lose("g", "pull_request", 502) }, time.Minute, 5 * time.Minute, "also when they are sent again",
+			func(w *world) { w.lose("g", "pull_request", 202) }, 3 * time.Minute,
+		}, {
+			"failing for hours", func(w *world) {
+				for i := range 30 {
+					w.lose(fmt.Sprint("g", i), "pull_request", 502)
+					w.run(8 * time.Minute)
+				}
+			}, 0, time.Second, "also when they are sent again",
+			func(w *world) {
+				for i := range 30 {
+					w.lose(fmt.Sprint("g", i), "pull_request", 202)
+				}
+			}, 70 * time.Minute,
+		}, {
+			"never mended, but hours ago", func(w *world) { w.lose("g", "pull_request", 502) }, 0, 5 * time.Minute, "also when they are sent again",
+			func(*world) {}, 6 * time.Hour,
+		}, {
+			"disabled", func(w *world) { w.nolog = &NoLog{Why: "x", Disabled: "the forge does not call it"} }, 0, 2 * time.Minute, "o/a: the forge does not call it",
+			func(w *world) { w.nolog = nil }, 3 * time.Minute,
+		}, {
+			"nobody knows", func(w *world) { w.fail = func(string) error { return errDown } }, margin - time.Minute, 15 * time.Minute, "cannot be looked at",
+			func(w *world) { w.fail = nil }, 15 * time.Minute,
+		},
+	} {
+		w := newWorld(t, "o/a")
+		w.seed()
+		w.run(2 * time.Hour)
+		at := func(when string, stands bool) {
+			t.Helper()
+			w.seed() // a process that starts changes nothing of it
+			got := w.subject(w.sweeper()).index
+			if !stands && len(got) > 0 || stands && (len(got) != 1 || got[0].Name != alerts.IndexHook || !strings.Contains(got[0].Label, c.words) || got[0].Score < float64(start.UnixMilli())) {
+				t.Errorf("%s, %s: %+v", c.name, when, got)
+			}
+		}
+		at("healthy", false)
+		c.ail(w)
+		if c.quiet > 0 {
+			w.run(c.quiet)
+			at("soon", false)
+		}
+		w.run(c.shows)
+		at("ailing", true)
+		c.mend(w)
+		w.run(c.ends)
+		at("mended", false)
+	}
+}
+
+// A delivery that came when it was asked for is no trouble, and a dry run, which asks for none, knows of none.
+func TestRepairedDeliveriesAreNoTrouble(t *testing.T) {
+	for _, dry := range []bool{false, true} {
+		w := newWorld(t, "o/a")
+		w.make(Config{Adopt: true, DryRun: dry})
+		w.seed()
+		w.run(time.Hour)
+		for i := range 40 {
+			w.lose(fmt.Sprint("g", i), "pull_request", 502)
+			if w.run(90 * time.Second); !dry {
+				w.lose(fmt.Sprint("g", i), "pull_request", 202)
+			}
+			if got := w.subject(w.sweeper()).index; len(got) > 0 {
+				t.Fatalf("dry %v, after %d: %+v", dry, i, got)
 			}
 		}
 	}

@@ -51,6 +51,7 @@ type subject struct {
 	done   []actor.Result
 	wake   time.Time
 	why    []string
+	index  []state.Index
 }
 
 type attempt struct {
@@ -125,7 +126,7 @@ func (w *world) sweeper() state.Subject {
 func (w *world) seed() {
 	x := w.subject(w.sweeper())
 	step := w.b.Seed(x.doc, w.now)
-	x.doc, x.wake = step.Next, step.Wake
+	x.doc, x.wake, x.index = step.Next, step.Wake, step.Index
 }
 
 func (w *world) subject(s state.Subject) *subject {
@@ -215,7 +216,7 @@ func (w *world) turn(s state.Subject, x *subject) {
 		w.t.Fatal(err)
 	}
 	w.biggest = max(w.biggest, len(mustJSON(step.Next)))
-	x.doc, x.mail, x.done, x.wake = doc, nil, nil, step.Wake
+	x.doc, x.mail, x.done, x.wake, x.index = doc, nil, nil, step.Wake, step.Index
 	x.why = append(x.why, step.Why...)
 	if !x.wake.IsZero() && !x.wake.After(w.now) {
 		w.t.Fatalf("%s wakes at once: a busy loop", s)
