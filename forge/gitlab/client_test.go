@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge/gitlabsandbox"
 	"github.com/signalbox-ci/signalbox/forge/wire"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/repair"
 )
 
 // world is a GitLab and our client of it.
@@ -590,5 +592,34 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(o); err == nil || strings.Contains(err.Error(), "glpat") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// GitLab keeps no log that we could go by; that it has disabled our hook can be seen, by whoever may.
+func TestDisabledHookIsSeen(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		level       int
+		url, status string
+		disabled    bool
+	}{
+		{gitlabsandbox.Maintainer, "https://box.example/webhooks/gitlab", "executable", false},
+		{gitlabsandbox.Maintainer, "https://box.example/webhooks/gitlab", "", false}, // older GitLab does not tell
+		{gitlabsandbox.Maintainer, "https://box.example/webhooks/gitlab/?x=1", "temporarily_disabled", true},
+		{gitlabsandbox.Maintainer, "https://box.example/webhooks/gitlab", "disabled", true},
+		{gitlabsandbox.Maintainer, "https://other.example/hook", "disabled", false},
+		{gitlabsandbox.Developer, "https://box.example/webhooks/gitlab", "disabled", false},
+	} {
+		p := w.forge.AddProject("octo/"+c.status+strconv.Itoa(c.level)+strings.Trim(c.url, "htps:/.?=1&"), map[*gitlabsandbox.User]int{w.bot: c.level})
+		p.SetHook(gitlabsandbox.Hook{Secret: "s", URL: c.url, Status: c.status})
+		lost, next, err := w.c.Failed(t.Context(), forge.Repo{Instance: "gitlab", ID: p.ID, Name: p.Path}, time.Time{}, "")
+		var none *repair.NoLog
+		if len(lost) > 0 || next != "" || !errors.As(err, &none) || none.Why == "" || (none.Disabled != "") != c.disabled {
+			t.Errorf("%+v: %v %q %v", c, lost, next, err)
+		}
+	}
+	w.forge.Fail("GET /projects/{id}/hooks", 1)
+	if _, _, err := w.c.Failed(t.Context(), w.at(), time.Time{}, ""); classOf(t, err) != forge.Retriable {
+		t.Errorf("down: %v", err)
 	}
 }

@@ -3,6 +3,9 @@ package gitlab
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
@@ -87,13 +90,46 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gl.ListProjectMe
 	return out, int(res.NextPage), nil
 }
 
-// Failed says that there is no log to go by: GitLab keeps its recent events for two days and sends five of them again in
-// a minute, so that comparing merge requests is what repairs (forges.md B).
-func (c *Client) Failed(context.Context, forge.Repo, time.Time, string) ([]repair.Delivery, string, error) {
-	return nil, "", &repair.NoLog{Why: "GitLab is repaired by comparing merge requests"}
+// noLog is why there is nothing to go by.
+const noLog = "GitLab is repaired by comparing merge requests"
+
+// executable is the status of a hook that GitLab calls.
+const executable = "executable"
+
+// Failed lists nothing: GitLab keeps its recent events for two days and sends five of them again in a minute, so that
+// comparing merge requests is what repairs (forges.md B). It looks whether GitLab has disabled the project's hook to us,
+// which loses events without a trace: 1 call, which takes a Maintainer. Hooks of groups are not seen.
+func (c *Client) Failed(ctx context.Context, repo forge.Repo, _ time.Time, _ string) ([]repair.Delivery, string, error) {
+	const op = "list webhooks"
+	pid, err := project(op, repo)
+	if err != nil {
+		return nil, "", err
+	}
+	list, _, err := c.api.Projects.ListProjectHooks(pid, &gl.ListProjectHooksOptions{ListOptions: gl.ListOptions{PerPage: wire.Page}}, with(ctx))
+	if err != nil {
+		if f := classify(op, err); f.Status != http.StatusForbidden && f.Status != http.StatusNotFound {
+			return nil, "", f
+		}
+	}
+	none := &repair.NoLog{Why: noLog}
+	for _, h := range list {
+		if c.ours(h.URL) && h.AlertStatus != "" && h.AlertStatus != executable {
+			none.Disabled = "GitLab has disabled the webhook after failures"
+			if h.DisabledUntil != nil {
+				none.Disabled = "GitLab calls the webhook no more for a while, after failures"
+			}
+		}
+	}
+	return nil, "", none
+}
+
+// ours says whether a hook sends to us: other tools' hooks are none of our business.
+func (c *Client) ours(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && strings.HasSuffix(strings.TrimSuffix(u.Path, "/"), "/webhooks/"+c.instance)
 }
 
 // Redeliver is never asked for, as Failed lists nothing.
 func (c *Client) Redeliver(context.Context, forge.Repo, repair.Delivery) error {
-	return wire.Permanent("send a delivery again", errors.New("GitLab is repaired by comparing merge requests"))
+	return wire.Permanent("send a delivery again", errors.New(noLog))
 }

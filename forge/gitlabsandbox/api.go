@@ -27,6 +27,7 @@ func (f *Forge) Handler() http.Handler {
 		"POST /projects/{id}/merge_requests/{iid}/notes":                f.postNote,
 		"PUT /projects/{id}/merge_requests/{iid}/notes/{note}":          f.putNote,
 		"POST /projects/{id}/merge_requests/{iid}/pipelines":            f.postPipeline,
+		"GET /projects/{id}/hooks":                                      f.listHooks,
 		"GET /projects/{id}/pipelines":                                  f.listPipelines,
 		"GET /projects/{id}/pipelines/{pipeline}":                       f.getPipeline,
 		"POST /projects/{id}/pipelines/{pipeline}/cancel":               f.cancelPipeline,

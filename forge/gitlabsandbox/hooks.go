@@ -19,6 +19,8 @@ import (
 type Hook struct {
 	Secret       string
 	SigningToken string
+	// URL and Status are what the API tells of it; Status is executable, temporarily_disabled or disabled.
+	URL, Status string
 }
 
 // SetHook makes the project tell of what happens.
@@ -26,6 +28,17 @@ func (p *Project) SetHook(h Hook) {
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
 	p.hook = h
+}
+
+func (f *Forge) listHooks(c call) (int, any) {
+	if c.p.members[c.me.ID] < Maintainer {
+		return http.StatusForbidden, refusal("403 Forbidden")
+	}
+	list := []any{}
+	if c.p.hook != (Hook{}) {
+		list = append(list, map[string]any{"id": 1, "url": c.p.hook.URL, "project_id": c.p.ID, "alert_status": c.p.hook.Status, "disabled_until": nil})
+	}
+	return page(c, list)
 }
 
 type delivery struct {
