@@ -77,20 +77,14 @@ func checkFields(r Create) *Refusal {
 	return &Refusal{Code: CodeInvalid, Message: "the status cannot be accepted as it is", Fields: bad}
 }
 
-// known is what the records say, read after the document and in the same round of its compare-and-swap.
-type known struct {
-	run      *past // the run that an update is of, where it left the document
-	external *past // the run that has a create's external id, where it left the document
-}
-
-// enter finds the context for a write by its principal, or makes it. own says that it is Signalbox's by configuration.
-func (t *decision) enter(by Caller, name, ref string, own bool) (string, Context, error) {
+// enter finds the context for a write by its principal, or makes it. ours says which are Signalbox's by configuration.
+func (t *decision) enter(by Caller, name, ref string, ours func(forge.Repo, string) bool) (string, Context, error) {
 	scope := scopeOf(name, ref)
 	c, there := t.d.Contexts[scope]
 	switch {
 	case by.Run != "":
 		return "", c, refuse(CodeForbidden, "this token may report its own run and nothing else")
-	case own || t.isOurs(name):
+	case ours(t.d.Repo, name) || t.isOurs(name):
 		return "", c, refuse(CodeContextOwned, "this context belongs to Signalbox")
 	case there && c.Owner != by.Principal:
 		return "", c, refuse(CodeContextOwned, "this context belongs to another principal")
@@ -116,12 +110,12 @@ func (t *decision) isOurs(name string) bool {
 	return false
 }
 
-// create decides a create.
-func (t *decision) create(by Caller, r Create, own bool, k known) (Accepted, error) {
+// create decides a create. old is the run that has its external id, where that has left the document.
+func (t *decision) create(by Caller, r Create, ours func(forge.Repo, string) bool, old *past) (Accepted, error) {
 	if err := checkFields(r); err != nil {
 		return Accepted{}, err
 	}
-	scope, c, err := t.enter(by, r.Context, r.Ref, own)
+	scope, c, err := t.enter(by, r.Context, r.Ref, ours)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -132,8 +126,8 @@ func (t *decision) create(by Caller, r Create, own bool, k known) (Accepted, err
 		switch {
 		case i >= 0:
 			return t.existing(scope, c, c.past(c.Runs[i]), digest)
-		case k.external != nil:
-			return t.existing(scope, c, *k.external, digest)
+		case old != nil:
+			return t.existing(scope, c, *old, digest)
 		}
 	}
 	run, err := c.begin(r, t.now)
@@ -164,8 +158,8 @@ func (t *decision) existing(scope string, c Context, p past, digest string) (Acc
 	return Accepted{Run: view(t.s, scope, c, p), Operation: Operation{ID: operationID(t.s, id, 1), RunID: id}, Existing: true}, nil
 }
 
-// update decides an update of a run of a context.
-func (t *decision) update(by Caller, id string, r Update, own func(string) bool, k known) (Accepted, error) {
+// update decides an update of a run of a context. old is the run, where it has left the document.
+func (t *decision) update(by Caller, id string, r Update, ours func(forge.Repo, string) bool, old *past) (Accepted, error) {
 	scope, attempt, ok := parseRun(id)
 	c, there := t.d.Contexts[scope]
 	if !ok || !there {
@@ -174,7 +168,7 @@ func (t *decision) update(by Caller, id string, r Update, own func(string) bool,
 	if err := checkFields(Create{Context: c.Name, Sequence: r.Sequence, Content: r.Content}); err != nil {
 		return Accepted{}, err
 	}
-	scope, c, err := t.enter(by, c.Name, c.Ref, own(c.Name))
+	scope, c, err := t.enter(by, c.Name, c.Ref, ours)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -183,8 +177,8 @@ func (t *decision) update(by Caller, id string, r Update, own func(string) bool,
 	switch {
 	case live != nil:
 		run = *live
-	case k.run != nil:
-		run = k.run.ClientRun
+	case old != nil:
+		run = old.ClientRun
 	default:
 		return Accepted{}, refuse(CodeNotFound, "no such run")
 	}
@@ -200,8 +194,8 @@ func (t *decision) update(by Caller, id string, r Update, own func(string) bool,
 	}
 	s := run.next(c, r.Sequence, r.Content, t.now)
 	if live == nil {
-		k.run.ClientRun = run
-		t.retire(scope, *k.run)
+		old.ClientRun = run
+		t.retire(scope, *old)
 	} else {
 		*live = run
 	}
@@ -289,7 +283,7 @@ func (t *decision) put(key string, v any, life time.Duration) {
 
 // post decides a v1 call. Its order key is taken now (rule 7): it continues the newest run, or begins one where that is
 // finished. It says what is shown already: then nothing waits.
-func (t *decision) post(by Caller, r Create, own bool) (Accepted, error) {
+func (t *decision) post(by Caller, r Create, ours func(forge.Repo, string) bool) (Accepted, error) {
 	r.ExternalID, r.Sequence = "", 0
 	if !strings.HasPrefix(r.TargetURL, "https://") {
 		r.TargetURL = "" // the old endpoint takes what its clients have always sent; no other link is shown anywhere
@@ -297,7 +291,7 @@ func (t *decision) post(by Caller, r Create, own bool) (Accepted, error) {
 	if err := checkFields(r); err != nil {
 		return Accepted{}, err
 	}
-	scope, c, err := t.enter(by, r.Context, r.Ref, own)
+	scope, c, err := t.enter(by, r.Context, r.Ref, ours)
 	if err != nil {
 		return Accepted{}, err
 	}

@@ -228,48 +228,50 @@ var errNothing = errors.New("nothing to save")
 
 // Create accepts a new run.
 func (c *Clients) Create(ctx context.Context, by Caller, at Target, r Create, k Key) (Accepted, error) {
-	a, err := c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) {
-		var old known
-		if r.ExternalID != "" {
-			scope := scopeOf(r.Context, r.Ref)
-			attempt, err := record[int64](ctx, c.store, t.s, externalRecord(scope, r.ExternalID))
-			if err == nil && attempt != nil {
-				old.external, err = record[past](ctx, c.store, t.s, pastRecord(runID(scope, *attempt)))
-			}
-			if err != nil {
-				return Accepted{}, err
-			}
-		}
-		return t.create(by, r, c.ours(at.Repo, r.Context), old)
-	})
+	a, err := c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) { return c.creating(ctx, t, by, r) })
 	if err == nil && a.Existing {
 		a.Operation, err = c.Operation(ctx, at.Repo.Instance, a.Operation.ID)
 	}
 	return a, err
 }
 
-// Update accepts a new status of a run. The run of a triggered presubmit has its run key ("sb1-…") for an id; its
-// status goes to the pull request, whose check it is.
-func (c *Clients) Update(ctx context.Context, by Caller, at Target, run string, r Update, k Key) (Accepted, error) {
-	return c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) {
-		if _, ours := t.d.Runs[run]; ours || by.Run != "" {
-			return t.report(by, run, r)
+func (c *Clients) creating(ctx context.Context, t *decision, by Caller, r Create) (Accepted, error) {
+	var old *past
+	if r.ExternalID != "" {
+		scope := scopeOf(r.Context, r.Ref)
+		attempt, err := record[int64](ctx, c.store, t.s, externalRecord(scope, r.ExternalID))
+		if err == nil && attempt != nil {
+			old, err = record[past](ctx, c.store, t.s, pastRecord(runID(scope, *attempt)))
 		}
-		p, err := record[past](ctx, c.store, t.s, pastRecord(run))
 		if err != nil {
 			return Accepted{}, err
 		}
-		return t.update(by, run, r, func(name string) bool { return c.ours(at.Repo, name) }, known{run: p})
-	})
+	}
+	return t.create(by, r, c.ours, old)
+}
+
+// Update accepts a new status of a run. The run of a triggered presubmit has its run key ("sb1-…") for an id; its
+// status goes to the pull request, whose check it is.
+func (c *Clients) Update(ctx context.Context, by Caller, at Target, run string, r Update, k Key) (Accepted, error) {
+	return c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) { return c.updating(ctx, t, by, run, r) })
+}
+
+func (c *Clients) updating(ctx context.Context, t *decision, by Caller, run string, r Update) (Accepted, error) {
+	if _, triggered := t.d.Runs[run]; triggered || by.Run != "" {
+		return t.report(by, run, r)
+	}
+	old, err := record[past](ctx, c.store, t.s, pastRecord(run))
+	if err != nil {
+		return Accepted{}, err
+	}
+	return t.update(by, run, r, c.ours, old)
 }
 
 // Post accepts a status in the old synchronous way: it continues the newest run of the context, or begins one where that
 // is finished. It takes its order now, and counts from when a turn of the commit has claimed it; until then
 // Operation.Waiting holds and Withdraw takes it back. A link that is not https is left out.
 func (c *Clients) Post(ctx context.Context, by Caller, at Target, r Create) (Accepted, error) {
-	return c.accept(ctx, by, at, Key{}, func(t *decision) (Accepted, error) {
-		return t.post(by, r, c.ours(at.Repo, r.Context))
-	})
+	return c.accept(ctx, by, at, Key{}, func(t *decision) (Accepted, error) { return t.post(by, r, c.ours) })
 }
 
 // stored is the reply of an accepted request. Mark tells the request that was accepted from those that repeat it.
@@ -333,7 +335,7 @@ func (c *Clients) Transfer(ctx context.Context, at Target, context, ref, to stri
 		if !there {
 			return false, refuse(CodeNotFound, "no such context")
 		}
-		x.Owner, t.d.Contexts[scope] = to, x
+		x.Owner = to
 		t.d.Contexts[scope] = x
 		return true, nil
 	})

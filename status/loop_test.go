@@ -58,6 +58,7 @@ func (f fail) err() error {
 
 // hub is a forge with check runs, in the order they were made.
 type hub struct {
+	shelf
 	runs    []forge.Check
 	fail    func() fail // for each write; nil = works
 	blind   error       // for each look
@@ -117,14 +118,6 @@ func (h *hub) WriteCheck(ctx context.Context, c forge.Check) (string, error) {
 	return c.ID, f.err()
 }
 
-func (h *hub) FindStatus(context.Context, forge.Status) (forge.StatusReceipt, bool, error) {
-	return forge.StatusReceipt{}, false, errors.New("no statuses here")
-}
-
-func (h *hub) WriteStatus(context.Context, forge.Status) (forge.StatusReceipt, error) {
-	return forge.StatusReceipt{}, errors.New("no statuses here")
-}
-
 func (h *hub) newest(name string) *forge.Check {
 	for i := range slices.Backward(h.runs) {
 		if h.runs[i].Name == name {
@@ -162,6 +155,7 @@ type loop struct {
 	crash     func(at string) bool // "decided": before the save; "done": after the call, before its outcome is saved
 	decides   int
 	index     []state.Index
+	records   map[string][]byte
 }
 
 type failer interface {
@@ -171,7 +165,8 @@ type failer interface {
 }
 
 func newLoop(t failer) *loop {
-	l := &loop{t: t, hub: &hub{}, now: start, told: map[string][]Written{}}
+	l := &loop{t: t, hub: &hub{}, now: start, told: map[string][]Written{}, records: map[string][]byte{}}
+	l.hub.clock = func() time.Time { return l.now }
 	l.b = New(func(instance string) (Forge, error) {
 		if instance != "github" {
 			return nil, errors.New("no such forge")
@@ -242,9 +237,21 @@ func (l *loop) decide() {
 	if l.crash != nil && l.crash("decided") {
 		return
 	}
-	l.doc = encoded(step.Next)
-	l.mail, l.results, l.reconcile, l.wake = nil, nil, "", step.Wake
+	l.mail, l.results, l.reconcile = nil, nil, ""
 	l.why, l.dead, l.index = append(l.why, step.Why...), append(l.dead, step.Dead...), step.Index
+	l.save(step)
+	if !l.wake.IsZero() && !l.wake.After(l.now) {
+		l.wake = l.now.Add(time.Second)
+	}
+}
+
+func (l *loop) save(step actor.Step[Document]) {
+	l.doc, l.wake = encoded(step.Next), step.Wake
+	for _, r := range step.Put {
+		if l.records[r.Key] = r.Value; r.Value == nil {
+			delete(l.records, r.Key)
+		}
+	}
 	for _, w := range step.Wishes {
 		l.merge(w)
 	}
@@ -267,9 +274,9 @@ func (l *loop) merge(w actor.Wish) {
 		return
 	}
 	l.rev++
-	next := actor.Entry{Wish: w, Rev: l.rev, Born: l.now, Unsure: old.Unsure}
+	next := actor.Entry{Wish: w, Rev: l.rev, Born: l.now, Unsure: old.Unsure, Left: old.Left}
 	if old.Attempted() && next.Unsure.IsZero() {
-		next.Unsure = l.now
+		next.Unsure, next.Left = l.now, l.now
 	}
 	l.outbox[i] = next
 }
@@ -327,11 +334,17 @@ func (l *loop) do(i int) {
 	l.codes = append(l.codes, out.Code)
 	e := &l.outbox[i]
 	if l.crash != nil && l.crash("done") {
-		if e.Unsure.IsZero() {
-			e.Unsure = l.now
+		for i := range l.outbox {
+			if l.outbox[i].Unsure.IsZero() {
+				l.outbox[i].Unsure = l.now
+			}
+			l.outbox[i].Left = l.now
 		}
 		l.reconcile = "takeover"
 		return
+	}
+	if out.Err != nil {
+		e.LastError, e.LastData = out.Err.Error(), out.Data
 	}
 	switch out.Code {
 	case actor.Done, actor.Refused:
@@ -340,6 +353,7 @@ func (l *loop) do(i int) {
 		if e.Unsure.IsZero() {
 			e.Unsure = l.now
 		}
+		e.Left = l.now
 		e.Tries++
 		e.NotBefore = l.now.Add(time.Second << min(e.Tries, 8))
 	case actor.Stale:
