@@ -119,6 +119,8 @@ type Notice struct {
 const (
 	Fired   = "alert.fired"
 	Cleared = "alert.cleared"
+	// LookFailed is no Notice: an index could not be read.
+	LookFailed = "alert.look-failed"
 )
 
 // Read answers what stands. Where nobody has judged for some minutes, that itself is an alert: Stalled.

@@ -312,3 +312,224 @@ func TestEachAlertFiresAndClearsItself(t *testing.T) {
 		}
 	}
 }
+
+// blind is a store one of whose indexes cannot be read.
+type blind struct {
+	*embedded.Store
+	index atomic.Pointer[string]
+}
+
+func (b *blind) List(ctx context.Context, index, prefix string, limit int) ([]state.Entry, error) {
+	if x := b.index.Load(); x != nil && *x == index {
+		return nil, errors.New("cannot be read")
+	}
+	return b.Store.List(ctx, index, prefix, limit)
+}
+
+// What cannot be read is neither yes nor no: what stands goes on standing, nothing fires, and the rest is judged.
+func TestUnknownChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		store := &blind{Store: w.store}
+		w.config.Store = store
+		w.stop()
+		w.stop = w.run(w.instance(1))
+		dead, quarantine := actor.IndexDead, actor.IndexQuarantine
+
+		store.index.Store(&dead)
+		w.ails(actor.Refused)
+		w.tell(sick, "go", 1)
+		w.tell(state.Subject{Instance: "test", Project: "1", Kind: "nobody's", Key: "b"}, "go", 1)
+		elapse(20 * time.Minute)
+		if got := w.standing(); !slices.Equal(got, []string{alerts.OldestWork, alerts.Stalled}) {
+			t.Errorf("while the dead letters cannot be read: %v", got)
+		}
+		// Whether what waits is in quarantine is not known either.
+		store.index.Store(&quarantine)
+		elapse(2 * time.Minute)
+		if got := w.standing(); !slices.Equal(got, []string{alerts.DeadLetter, alerts.OldestWork, alerts.Stalled}) {
+			t.Errorf("while the quarantine cannot be read: %v", got)
+		}
+		store.index.Store(&dead)
+		if err := w.Discard(t.Context(), sick, "e1", "tester"); err != nil {
+			t.Fatal(err)
+		}
+		elapse(2 * time.Minute)
+		if !w.stands(alerts.DeadLetter) {
+			t.Error("cleared without being read")
+		}
+		story, err := w.store.Journal(t.Context(), alerts.Subject(), 100)
+		if err != nil || !strings.Contains(string(slices.Concat(story...)), "cannot be read") {
+			t.Errorf("the story does not tell why: %s, %v", story, err)
+		}
+	})
+}
+
+// An alert that nobody judges cannot say that nobody works. Whoever reads it can.
+func TestSilenceOfTheWatchIsAnAlert(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		elapse(time.Hour)
+		w.stop()
+		elapse(4 * time.Minute)
+		if got := w.standing(); len(got) != 0 {
+			t.Errorf("after 4 minutes: %v", got)
+		}
+		elapse(2 * time.Minute)
+		d := w.read()
+		if len(d.Standing) != 1 || d.Standing[0].Name != alerts.Stalled || !d.Standing[0].Since.Equal(d.Judged) {
+			t.Errorf("after 6 minutes: %+v", d)
+		}
+		w.stop = w.run(w.instance(1))
+		elapse(time.Minute)
+		if got := w.standing(); len(got) != 0 {
+			t.Errorf("when it is judged again: %v", got)
+		}
+	})
+}
+
+// What became old while nobody was there to work gets the time again that it has otherwise.
+func TestDowntimeIsNobodysDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		elapse(time.Hour)
+		w.stop()
+		w.tell(sick, "go", 2)
+		elapse(3 * time.Hour)
+		w.stop = w.run(w.instance(1))
+		elapse(4 * time.Minute)
+		if got := w.standing(); len(got) != 0 {
+			t.Errorf("4 minutes after the start: %v", got)
+		}
+		elapse(2 * time.Minute)
+		if got := w.standing(); !slices.Equal(got, []string{alerts.Stalled}) {
+			t.Errorf("6 minutes after the start: %v", got)
+		}
+		elapse(11 * time.Minute)
+		if got := w.standing(); !slices.Equal(got, []string{alerts.OldestWork, alerts.Stalled}) {
+			t.Errorf("17 minutes after the start: %v", got)
+		}
+	})
+}
+
+// As long as something else gets done, one subject that waits is no standstill.
+func TestOneThatWaitsIsNoStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		w.tell(sick, "go", 2)
+		well := sick
+		well.Key = "b"
+		for i := range 10 {
+			w.tell(well, string(rune('a'+i)), 1)
+			elapse(4 * time.Minute)
+			if w.stands(alerts.Stalled) {
+				t.Fatalf("after %d minutes", 4*i)
+			}
+		}
+		if !w.stands(alerts.OldestWork) {
+			t.Errorf("only %v", w.standing())
+		}
+	})
+}
+
+// Mail of a subject in quarantine waits for a person, not for an instance.
+func TestQuarantineIsNotWaitingWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		w.panics.Store(true)
+		w.tell(sick, "go", 1)
+		elapse(5 * time.Minute)
+		w.tell(sick, "more", 1)
+		elapse(time.Hour)
+		if got := w.standing(); !slices.Equal(got, []string{alerts.Quarantine}) {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// However many instances there are, each change is told once.
+func TestManyInstancesTellOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, time.Second)
+		for range 3 {
+			defer w.run(w.instance(1))()
+		}
+		w.ails(actor.Refused)
+		w.tell(sick, "go", 1)
+		elapse(10 * time.Minute)
+		if logged, posted := w.told(alerts.DeadLetter); len(logged) != 1 || len(posted) != 1 {
+			t.Errorf("logged %v, posted %v", logged, posted)
+		}
+	})
+}
+
+// A receiver that is down is tried on; it keeps nothing else waiting, and in the end hears of the newest state only.
+func TestReceiverDownDelaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		w.answer = actor.Outcome{Code: actor.Failed, Err: errors.New("down")}
+		w.ails(actor.Refused)
+		w.tell(sick, "go", 1)
+		elapse(5 * time.Minute)
+		if err := w.Discard(t.Context(), sick, "e1", "tester"); err != nil {
+			t.Fatal(err)
+		}
+		elapse(5 * time.Minute)
+		if logged, _ := w.told(alerts.DeadLetter); len(logged) != 2 {
+			t.Errorf("logged %v", logged)
+		}
+		elapse(20 * time.Minute)
+		if !w.stands(alerts.Failing) {
+			t.Errorf("that nobody can be told is itself one: %v", w.standing())
+		}
+		w.mu.Lock()
+		w.answer, w.posted = actor.Outcome{Code: actor.Done}, nil
+		ids := map[string]bool{}
+		for _, id := range w.ids {
+			ids[id] = true
+		}
+		if len(ids) != 3 { // fired, cleared, and that of Failing
+			t.Errorf("repetitions have other ids: %v", w.ids)
+		}
+		w.mu.Unlock()
+		elapse(2 * time.Hour)
+		if _, posted := w.told(alerts.DeadLetter); !slices.Equal(posted, []string{alerts.Cleared}) {
+			t.Errorf("heard %v", posted)
+		}
+		if got := w.standing(); len(got) != 0 {
+			t.Errorf("still %v", got)
+		}
+	})
+}
+
+// After 90 days a dead letter can be read no more, and nobody is called for it.
+func TestForgottenDeadLettersAreNoAlert(t *testing.T) {
+	b := alerts.New(alerts.Config{})
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	rows := map[string][]state.Entry{actor.IndexDead: {
+		{Subject: sick, Index: state.Index{Label: "e1", Score: float64(now.Add(-actor.DeadLife).UnixMilli())}},
+		{Subject: sick, Index: state.Index{Label: "e2", Score: float64(now.Add(-actor.DeadLife + time.Hour).UnixMilli())}},
+	}}
+	decide := func() []alerts.Alert {
+		return b.Decide(alerts.Subject(), alerts.Doc{Judged: now}, alerts.Facts{Rows: rows}, actor.Inputs{}, now).Next.Standing
+	}
+	if got := decide(); len(got) != 1 || got[0].Count != 1 || got[0].Key != "e2" {
+		t.Errorf("%+v", got)
+	}
+	rows[actor.IndexDead] = rows[actor.IndexDead][:1]
+	if got := decide(); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Mail is nothing that the alerts read: it must not stay.
+func TestMailToTheAlertsIsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 10*time.Second)
+		w.tell(alerts.Subject(), "hello", 1)
+		elapse(2 * time.Minute)
+		if v, err := actor.See(t.Context(), w.store, alerts.Subject()); err != nil || v.Unread != 0 || len(v.Dead) != 1 {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
+}

@@ -47,6 +47,10 @@ func (b *Behaviour) Decide(_ state.Subject, d Doc, f Facts, in actor.Inputs, now
 			b.told(&step, Notice{Cleared, now, *old})
 		}
 	}
+	if f.Why != "" {
+		step.Why = append(step.Why, LookFailed)
+		step.Journal = append(step.Journal, mustJSON(map[string]any{"at": now, "why": []string{LookFailed + ": " + f.Why}}))
+	}
 	step.Next = next
 	return step
 }
