@@ -6,6 +6,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -55,9 +56,9 @@ const masked = "***"
 type mask []string
 
 // newMask hides each value, and of one with several lines also each line that is long enough.
-func newMask(secrets map[string]string) mask {
+func newMask(secrets map[string]string, more ...string) mask {
 	var m mask
-	for _, v := range secrets {
+	for _, v := range slices.AppendSeq(more, maps.Values(secrets)) {
 		lines := strings.Split(v, "\n")
 		for i := range lines {
 			lines[i] = strings.TrimSpace(shown(lines[i]))

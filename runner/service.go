@@ -518,7 +518,8 @@ func (c calls) UpdateLog(ctx context.Context, r *connect.Request[runnerv1.Update
 	return connect.NewResponse(&runnerv1.UpdateLogResponse{AckIndex: ack}), nil
 }
 
-// maskOf is what a task's log must not show; open is false if the task has ended meanwhile.
+// maskOf is what a task's log must not show: secrets, and the verdict's word, which runners print with the environment of
+// its step; open is false if the task has ended meanwhile.
 func (s *Service) maskOf(ctx context.Context, task int64) (m mask, open bool, err error) {
 	record, err := s.store.Record(ctx, s.pool, payloadRecord(task))
 	if errors.Is(err, state.ErrNotFound) {
@@ -532,7 +533,7 @@ func (s *Service) maskOf(ctx context.Context, task int64) (m mask, open bool, er
 		s.log.Warn("rows of a log are dropped", zap.Error(err))
 		return nil, false, nil
 	}
-	return newMask(t.GetSecrets()), true, nil
+	return newMask(t.GetSecrets(), nonce(s.key, task)), true, nil
 }
 
 // Invite makes a registration token that grants labels until it expires, or to the first runner only.

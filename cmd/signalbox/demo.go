@@ -28,7 +28,9 @@ import (
 )
 
 type demoCmd struct {
-	Exit bool `help:"End with the summary instead of serving on."`
+	Exit      bool   `help:"End with the summary instead of serving on."`
+	Runner    bool   `help:"Add a second act: a real job on a stock Gitea or Forgejo runner, and its live log."`
+	RunnerBin string `placeholder:"PATH" help:"The runner's binary; default: one that is found on PATH. Implies --runner."`
 }
 
 func (demoCmd) Help() string {
@@ -36,8 +38,12 @@ func (demoCmd) Help() string {
 A pull request's life is sent as signed webhooks over HTTP, some twice, some late. Each step shows what happened, what
 was decided and why, and what was done. The exit status is 0 only if the forge's own record is as it must be.
 
+With --runner a job then runs for real: a git repository, a runner that is registered and begun here, and stopped at the
+end. It executes on this machine, needs git and bash, and does what the account shown may do.
+
 Example:
-  signalbox demo --exit`
+  signalbox demo --exit
+  signalbox demo --exit --runner-bin ./gitea-runner`
 }
 
 const (
@@ -57,11 +63,19 @@ type demo struct {
 	ahead  atomic.Int64 // how far the forge's clock runs ahead, so that waiting costs nothing
 	told   map[state.Subject]int
 	wrote  int // sequence number of the last write that was shown
+	steps  int // shown so far
 	failed []string
+	tested *act // the second act; nil = there is none
 }
 
 // Run shows the main job.
 func (c demoCmd) Run(ctx context.Context, p process) (err error) {
+	bin := ""
+	if c.Runner || c.RunnerBin != "" {
+		if bin, err = findRunner(c.RunnerBin); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp("", "signalbox-demo-")
 	if err != nil {
 		return fmt.Errorf("make a place for the demo's store: %w", err)
@@ -75,22 +89,28 @@ func (c demoCmd) Run(ctx context.Context, p process) (err error) {
 	}
 	defer func() { err = errors.Join(err, api.Close()) }()
 	people := d.people()
-	cfg, err := d.config(api.URL, filepath.Join(dir, "signalbox.db"))
-	if err != nil {
-		return err
-	}
-	log, err := newLog(p.err, "error", "console")
-	if err != nil {
-		return err
-	}
-	d.app, err = newApp(ctx, cfg, log, appOptions{poll: 100 * time.Millisecond})
-	if err != nil {
-		return err
+	if bin != "" {
+		if d.tested, err = d.secondAct(ctx, bin, filepath.Join(dir, "act"), people); err != nil {
+			return err
+		}
 	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return errors.Join(fmt.Errorf("listen: %w", err), d.app.store.Close())
+		return fmt.Errorf("listen: %w", err)
+	}
+	url := "http://" + ln.Addr().String()
+	cfg, err := d.config(api.URL, url, filepath.Join(dir, "signalbox.db"))
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	log, err := newLog(p.err, "error", "console")
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	d.app, err = newApp(ctx, cfg, log, appOptions{poll: 100 * time.Millisecond})
+	if err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	serving, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -99,13 +119,17 @@ func (c demoCmd) Run(ctx context.Context, p process) (err error) {
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
-	url := "http://" + ln.Addr().String()
 	d.sender = d.forge.NewSender(url + "/webhooks/github")
 
 	d.sayf("Signalbox %s on %s, store %s\n", versionText(), url, cfg.Store)
 	d.sayf("A sandbox forge on %s behaves like GitHub; its own record is what counts at the end.\n", api.URL)
-	if err := d.life(ctx, people); err != nil {
+	if err := d.show(ctx, d.life(ctx, people)); err != nil {
 		return err
+	}
+	if d.tested != nil {
+		if err := d.runJob(ctx, url, people); err != nil {
+			return err
+		}
 	}
 	d.summary()
 	if !c.Exit && len(d.failed) == 0 {
@@ -138,34 +162,47 @@ func (d *demo) people() cast {
 }
 
 // config is what an operator would set for this forge: an App, one workflow, defaults for the rest.
-func (d *demo) config(api, store string) (Config, error) {
+func (d *demo) config(api, url, store string) (Config, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return Config{}, fmt.Errorf("make the App's key: %w", err)
 	}
 	app := d.forge.AddApp(sandbox.AppOptions{Slug: "signalbox", Owner: "octo", Key: &key.PublicKey, Secret: demoSecret})
-	app.Install(d.repo)
+	settings, repos, file := Settings{}, []*sandbox.Repo{}, ""
+	if d.tested != nil {
+		settings.Config, repos, file = "signalbox.yaml", append(repos, d.tested.repo), actConfig
+	}
+	app.Install(d.repo, repos...)
 	d.extra = d.repo.AddHook(demoSecret, "pull_request")
 	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	return Settings{}.Resolve([]string{
+	return settings.Resolve([]string{
 		"SIGNALBOX_STORE=file:" + store,
+		"SIGNALBOX_URL=" + url,
 		"SIGNALBOX_GITHUB_API_URL=" + api,
 		"SIGNALBOX_GITHUB_APP_ID=" + strconv.FormatInt(app.ID, 10),
 		"SIGNALBOX_GITHUB_PRIVATE_KEY_FILE=app.pem",
 		"SIGNALBOX_GITHUB_WEBHOOK_SECRET=" + demoSecret,
 		"SIGNALBOX_TRIGGER=workflow:presubmit.yml@signalbox-presubmit",
-	}, func(string) ([]byte, error) { return text, nil })
+	}, func(name string) ([]byte, error) {
+		if name == settings.Config {
+			return []byte(file), nil
+		}
+		return text, nil
+	})
+}
+
+// step is one thing that happens, and what the forge must show then.
+type step struct {
+	what string
+	do   func()
+	want func()
 }
 
 // life is the recorded life of a few pull requests.
-func (d *demo) life(ctx context.Context, c cast) error {
+func (d *demo) life(ctx context.Context, c cast) []step {
 	var one, two, three *sandbox.PR
 	var first, second string
-	steps := []struct {
-		what string
-		do   func()
-		want func()
-	}{
+	return []step{
 		{"mallory, a stranger, opens #1 from a fork (the webhook arrives twice)", func() {
 			one = d.repo.OpenPR(c.mallory, sandbox.PROptions{Fork: true})
 			first = one.Head()
@@ -232,8 +269,13 @@ func (d *demo) life(ctx context.Context, c cast) error {
 			d.runs(three, three.Head(), 0)
 		}},
 	}
-	for i, s := range steps {
-		d.sayf("\n%2d. %s\n", i+1, s.what)
+}
+
+// show lets it happen, step by step.
+func (d *demo) show(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		d.steps++
+		d.sayf("\n%2d. %s\n", d.steps, s.what)
 		s.do()
 		if err := d.deliver(ctx); err != nil {
 			return err

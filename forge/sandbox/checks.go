@@ -77,6 +77,13 @@ func (r *Repo) Check(sha, name string) *CheckRun {
 	return nil
 }
 
+// DetailsURL is where the check's "Details" lead; empty = to the check's own page.
+func (x *CheckRun) DetailsURL() string {
+	x.f.mu.Lock()
+	defer x.f.mu.Unlock()
+	return x.details
+}
+
 // ClickAction presses one of the check run's buttons. A button that is not there cannot be pressed: it answers false.
 func (x *CheckRun) ClickAction(u *User, identifier string) bool {
 	x.f.mu.Lock()
