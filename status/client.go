@@ -146,12 +146,12 @@ type ForgeRef struct {
 
 // Operation is one accepted write.
 type Operation struct {
-	ID     string  `json:"id"`
-	RunID  string  `json:"run_id"`
-	State  OpState `json:"state"`
-	Reason string  `json:"reason,omitempty"`
-	Order  Order   `json:"order"`
-	Content
+	ID      string          `json:"id"`
+	RunID   string          `json:"run_id"`
+	State   OpState         `json:"state"`
+	Reason  string          `json:"reason,omitempty"`
+	Order   Order           `json:"order"`
+	Content `json:"status"` // what the write said; apart, since both have a state
 	// Effective is the state that counts in the context now, whoever set it.
 	Effective    forge.StatusState `json:"effective_state,omitempty"`
 	SupersededBy string            `json:"superseded_by,omitempty"` // id of an operation, where one is known
