@@ -41,18 +41,18 @@ func (m *members) add(values url.Values) {
 	}
 }
 
-// take answers a member once; nil = it is not there or null, which is the same.
+// take answers a member once; nil = it is not there. GitLab's clients write null for that.
 func (m *members) take(name string) json.RawMessage {
 	v := m.raw[name]
 	delete(m.raw, name)
-	if string(v) == "null" {
+	if m.lenient && string(v) == "null" {
 		return nil
 	}
 	return v
 }
 
 func (m *members) text(name string) (s string) {
-	if v := m.take(name); v != nil && json.Unmarshal(v, &s) != nil {
+	if v := m.take(name); v != nil && (v[0] != '"' || json.Unmarshal(v, &s) != nil) {
 		m.wrong[name] = "expected a text"
 	}
 	return s

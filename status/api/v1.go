@@ -75,7 +75,9 @@ func (s *Service) post(c *call) (reply, error) {
 		if withdrawn {
 			return reply{}, locked()
 		}
-		if op, err = s.await(c.Context(), c.instance(), op.ID, pushWithin, final); err != nil {
+		// A call that is in flight ends soon; one that the forge has put off may take as long as it likes.
+		put := func(o status.Operation) bool { return final(o) || o.NextTryAt.After(s.opt.Now()) }
+		if op, err = s.await(c.Context(), c.instance(), op.ID, pushWithin, put); err != nil {
 			return reply{}, err
 		}
 	}

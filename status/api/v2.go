@@ -113,11 +113,10 @@ func (s *Service) run(c *call) (reply, error) {
 	}
 	out := shownRun(r, c.at)
 	if history {
-		said := make([]said, len(operations))
-		for i, o := range operations {
-			said[i] = shownSaid(o)
+		out.History = &[]operationBody{}
+		for _, o := range operations {
+			*out.History = append(*out.History, shownOperation(o))
 		}
-		out.History = &said
 	}
 	return reply{http.StatusOK, out, nil}, nil
 }
@@ -243,6 +242,7 @@ type (
 	operationBody struct {
 		ID             string            `json:"id"`
 		RunID          string            `json:"run_id"`
+		Status         contentBody       `json:"status"`
 		State          status.OpState    `json:"state"`
 		Reason         string            `json:"reason,omitempty"`
 		Order          status.Order      `json:"order"`
@@ -256,10 +256,6 @@ type (
 		AcceptedAt     time.Time         `json:"accepted_at"`
 		DeliveredAt    time.Time         `json:"delivered_at,omitzero"`
 		ForgeRef       *status.ForgeRef  `json:"forge_ref,omitempty"`
-	}
-	said struct {
-		operationBody
-		Status contentBody `json:"status"`
 	}
 	contentBody struct {
 		State       forge.StatusState `json:"state"`
@@ -281,7 +277,7 @@ type (
 		CreatedAt  time.Time        `json:"created_at"`
 		UpdatedAt  time.Time        `json:"updated_at"`
 		ForgeRef   *status.ForgeRef `json:"forge_ref,omitempty"`
-		History    *[]said          `json:"history,omitempty"`
+		History    *[]operationBody `json:"history,omitempty"`
 	}
 	projectBody struct {
 		ID   int64  `json:"id"`
@@ -295,12 +291,10 @@ func shownContent(c status.Content) contentBody {
 
 func shownOperation(o status.Operation) operationBody {
 	return operationBody{
-		o.ID, o.RunID, o.State, o.Reason, o.Order, o.Effective, o.SupersededBy, o.Tries, o.Contentions, o.Crashes, o.NextTryAt, o.LastError,
+		o.ID, o.RunID, shownContent(o.Content), o.State, o.Reason, o.Order, o.Effective, o.SupersededBy, o.Tries, o.Contentions, o.Crashes, o.NextTryAt, o.LastError,
 		o.AcceptedAt, o.DeliveredAt, o.ForgeRef,
 	}
 }
-
-func shownSaid(o status.Operation) said { return said{shownOperation(o), shownContent(o.Content)} }
 
 func shownRun(r status.Run, at status.Target) runBody {
 	return runBody{
