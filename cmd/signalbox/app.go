@@ -21,6 +21,7 @@ import (
 	sweeps "github.com/signalbox-ci/signalbox/repair"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
+	statusapi "github.com/signalbox-ci/signalbox/status/api"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
 
@@ -32,6 +33,7 @@ type app struct {
 	engine   *actor.Engine
 	admin    admin
 	handler  http.Handler
+	statuses *statusapi.Service
 	draining atomic.Bool
 }
 
@@ -116,6 +118,10 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 			return nil, err
 		}
 	}
+	if a.statuses, err = serveStatuses(w, st, now, log); err != nil {
+		return nil, err
+	}
+	a.handler = withStatuses(a.handler, a.statuses)
 	return a, nil
 }
 
@@ -127,6 +133,7 @@ func (a *app) serve(ctx context.Context, ln net.Listener) (err error) {
 	if err != nil {
 		return err
 	}
+	public.RegisterOnShutdown(a.statuses.Stop)
 	servers := []*http.Server{public}
 	listeners := []net.Listener{ln}
 	if a.cfg.Store.Scheme == "file" {

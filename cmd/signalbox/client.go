@@ -26,6 +26,7 @@ type operator interface {
 	reconcile(ctx context.Context, r reconciliation) ([]ordered, error)
 	redeliver(ctx context.Context) ([]ordered, error)
 	runnerOperator
+	statusOperator
 }
 
 // client speaks to a running server, over TCP with the admin token or over the socket beside the embedded file.

@@ -143,6 +143,7 @@ func adminAPI(a admin) http.Handler {
 		finish(w, standing, err)
 	})
 	runnerAPI(mux, a)
+	statusAPI(mux, a)
 	return mux
 }
 

@@ -49,6 +49,7 @@ type cli struct {
 	Redeliver redeliverCmd `cmd:"" help:"Ask the forge for the deliveries that never arrived."`
 	Jobs      jobsCmd      `cmd:"" help:"List, retry or discard dead letters and stuck work."`
 	Runner    runnerCmd    `cmd:"" help:"Registration of CI runners."`
+	Status    statusCmd    `cmd:"" help:"Tokens with which CI systems post statuses."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 

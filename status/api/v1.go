@@ -20,8 +20,8 @@ import (
 const (
 	// deprecated is when version 1 was: with its first release, since it is only for clients that cannot change yet.
 	deprecated = 1795219200 // 2026-11-21
-	// pushWithin is how long a call in flight can take: the engine's time for an effect at GitLab, and to record it.
-	pushWithin = 27 * time.Second
+	// pushWithin is how long a call in flight can take, until its end is recorded.
+	pushWithin = status.EffectTimeout + 2*time.Second
 	// defaultContext is GitLab's.
 	defaultContext = "default"
 	codeLocked     = string(status.CodeBusy)

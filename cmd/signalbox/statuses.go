@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
+	statusapi "github.com/signalbox-ci/signalbox/status/api"
+)
+
+// serveStatuses builds the service to which CI systems post statuses.
+func serveStatuses(w wiring, st store, now func() time.Time, log *zap.Logger) (*statusapi.Service, error) {
+	return statusapi.New(statusapi.Options{
+		Clients: status.NewClients(w.engine, st, w.ours), Store: st, Secret: w.key, Log: log, Now: now,
+	})
+}
+
+// ours says whether a context is one that Signalbox itself writes at a repository. Forges do not mind its case.
+func (w wiring) ours(repo forge.Repo, name string) bool {
+	g := w.cfg.Gate(repo)
+	return strings.EqualFold(name, g.Check) || strings.EqualFold(name, g.Presubmit) ||
+		slices.ContainsFunc(g.Triggers, func(t Trigger) bool { return strings.EqualFold(name, g.PresubmitName(t)) })
+}
+
+// withStatuses adds the paths of the status API.
+func withStatuses(next http.Handler, s *statusapi.Service) http.Handler {
+	mux := http.NewServeMux()
+	for _, path := range []string{"/api/v1/", "/api/v2/", "/api/openapi.json"} {
+		mux.Handle(path, s.Handler())
+	}
+	mux.Handle("/", next)
+	return mux
+}
+
+// statusGrant asks for a token of the status API.
+type statusGrant struct {
+	Projects []string `json:"projects"` // INSTANCE:OWNER/REPO
+	Contexts []string `json:"contexts,omitempty"`
+	Life     string   `json:"life"` // a duration; "0s" = until it is revoked
+	By       string   `json:"by"`
+}
+
+type statusGranted struct {
+	Token string `json:"token"`
+}
+
+type statusRevocation struct {
+	ID string `json:"id"`
+}
+
+// statusOperator administers the tokens of the status API.
+type statusOperator interface {
+	grantStatus(ctx context.Context, g statusGrant) (statusGranted, error)
+	revokeStatus(ctx context.Context, r statusRevocation) error
+}
+
+func (a admin) grantStatus(ctx context.Context, g statusGrant) (statusGranted, error) {
+	life, err := time.ParseDuration(g.Life)
+	if err != nil || life != 0 && life < time.Minute {
+		return statusGranted{}, usageError{errors.New("expected a life from 1m")}
+	}
+	out := statusapi.Grant{Contexts: g.Contexts, By: g.By}
+	for _, c := range g.Contexts {
+		if c == "" || strings.Contains(strings.TrimSuffix(c, "*"), "*") {
+			return statusGranted{}, usageError{fmt.Errorf("context %q: expected a name, or the beginning of names and then *", c)}
+		}
+	}
+	for _, p := range g.Projects {
+		repo, err := a.named(ctx, p)
+		if err != nil {
+			return statusGranted{}, err
+		}
+		if out.Repos = append(out.Repos, repo); repo.Instance != out.Repos[0].Instance {
+			return statusGranted{}, usageError{errors.New("the projects of one token are at one forge")}
+		}
+	}
+	if len(out.Repos) == 0 {
+		return statusGranted{}, usageError{errors.New("expected at least one project")}
+	}
+	token, err := statusapi.Issue(ctx, a.engine, out, life)
+	return statusGranted{token}, err
+}
+
+func (a admin) revokeStatus(ctx context.Context, r statusRevocation) error {
+	err := statusapi.Revoke(ctx, a.engine, r.ID)
+	if errors.Is(err, statusapi.ErrNoToken) {
+		return usageError{err}
+	}
+	return err
+}
+
+// errNoRepo: the forge shows us no such repository.
+var errNoRepo = errors.New("the forge shows us no such repository, or it is archived")
+
+// named asks a forge which repository a person means.
+func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
+	if !repoForm.MatchString(what) {
+		return forge.Repo{}, usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO, for example github:octo/hello", what)}
+	}
+	instance, name, _ := strings.Cut(what, ":")
+	i := slices.IndexFunc(a.forges, func(f Forge) bool { return f.Name == instance })
+	if i < 0 {
+		return forge.Repo{}, usageError{fmt.Errorf("%s: %w", instance, errNoForge)}
+	}
+	c, err := dial(a.forges[i], nil, time.Now)
+	if err != nil {
+		return forge.Repo{}, err
+	}
+	installations := []int64{0} // what the token sees
+	if a.forges[i].AppID != 0 {
+		installations, err = everyPage(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) })
+		if err != nil {
+			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
+		}
+	}
+	for _, id := range installations {
+		repos, err := everyPage(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, id, page) })
+		if err != nil {
+			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
+		}
+		if i := slices.IndexFunc(repos, func(r forge.Repo) bool { return strings.EqualFold(r.Name, name) }); i >= 0 {
+			return repos[i], nil
+		}
+	}
+	return forge.Repo{}, usageError{fmt.Errorf("%s: %w", what, errNoRepo)}
+}
+
+func everyPage[T any](read func(page int) ([]T, int, error)) (all []T, err error) {
+	for page := 1; page != 0; {
+		var some []T
+		if some, page, err = read(page); err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+func (c client) grantStatus(ctx context.Context, g statusGrant) (out statusGranted, err error) {
+	return out, c.post(ctx, "status-tokens", g, &out)
+}
+
+func (c client) revokeStatus(ctx context.Context, r statusRevocation) error {
+	return c.post(ctx, "status-revocations", r, nil)
+}
+
+// statusAPI are the admin API's paths about tokens of the status API.
+func statusAPI(mux *http.ServeMux, a admin) {
+	mux.HandleFunc("POST "+adminPath+"status-tokens", func(w http.ResponseWriter, r *http.Request) {
+		var in statusGrant
+		if !read(w, r, &in) {
+			return
+		}
+		out, err := a.grantStatus(r.Context(), in)
+		finish(w, out, err)
+	})
+	mux.HandleFunc("POST "+adminPath+"status-revocations", func(w http.ResponseWriter, r *http.Request) {
+		var in statusRevocation
+		if !read(w, r, &in) {
+			return
+		}
+		finish(w, map[string]bool{"done": true}, a.revokeStatus(r.Context(), in))
+	})
+}
+
+type statusCmd struct {
+	Token  statusTokenCmd  `cmd:"" help:"Make a token with which a CI posts statuses."`
+	List   statusListCmd   `cmd:"" help:"List the tokens that are good, and for what."`
+	Revoke statusRevokeCmd `cmd:"" help:"End a token at once."`
+}
+
+type statusTokenCmd struct {
+	Settings `embed:""`
+	Project  []string      `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"What it may post to; may be given several times, for projects of one forge."`
+	Context  []string      `placeholder:"NAME" help:"Contexts that it may post, each a name or the beginning of names and then *. Without this, every context that belongs to nobody else."`
+	For      time.Duration `placeholder:"DURATION" help:"How long it is good. Without this, until it is revoked."`
+}
+
+func (statusTokenCmd) Help() string {
+	return "The token is printed once; only its hash is kept.\n\nExample:\n  signalbox status token --project gitlab:octo/hello --context 'jenkins/*' --for 2160h"
+}
+
+// Run prints a token.
+func (c statusTokenCmd) Run(ctx context.Context, p process) (err error) {
+	cfg, err := c.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return err
+	}
+	op, done, err := connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	out, err := op.grantStatus(ctx, statusGrant{c.Project, c.Context, c.For.String(), operatorName()})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(p.out, out.Token)
+	return err
+}
+
+type statusListCmd struct {
+	Settings `embed:""`
+	Output   string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+func (statusListCmd) Help() string { return "Example:\n  signalbox status list" }
+
+// Run prints what tokens there are.
+func (c statusListCmd) Run(ctx context.Context, p process) (err error) {
+	cfg, err := c.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return err
+	}
+	r, err := openReader(ctx, cfg.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	list, err := statusapi.Grants(ctx, r)
+	if err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		return printJSON(p.out, list)
+	}
+	if len(list) == 0 {
+		_, err = fmt.Fprintln(p.out, "there is no token")
+		return err
+	}
+	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tPROJECTS\tCONTEXTS\tMADE\tBY\tEXPIRES")
+	for _, g := range list {
+		var projects []string
+		for _, r := range g.Repos {
+			projects = append(projects, r.Instance+":"+r.Name)
+		}
+		contexts, expires := "*", "when revoked"
+		if len(g.Contexts) > 0 {
+			contexts = fmt.Sprintf("%q", g.Contexts)
+		}
+		if !g.Expires.IsZero() {
+			expires = g.Expires.Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, strings.Join(projects, ","), contexts, g.Created.Format(time.RFC3339), g.By, expires)
+	}
+	return w.Flush()
+}
+
+type statusRevokeCmd struct {
+	Settings `embed:""`
+	ID       string `arg:"" help:"The token's id, as status list shows it."`
+}
+
+func (statusRevokeCmd) Help() string { return "Example:\n  signalbox status revoke 3f1c9a7be0d24c55" }
+
+// Run ends the token.
+func (c statusRevokeCmd) Run(ctx context.Context, p process) (err error) {
+	cfg, err := c.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return err
+	}
+	op, done, err := connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if err := op.revokeStatus(ctx, statusRevocation{c.ID}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(p.out, "done")
+	return err
+}
