@@ -105,6 +105,8 @@ type Check struct {
 	// Pulls are the numbers of the pull requests with this head or former head that the check is about, for a forge
 	// that cannot show every commit's checks (GitLab: those of forks). Empty = nobody knows.
 	Pulls []int `json:"pulls,omitempty"`
+	// Part: it shows one part of what another check sums up; not worth a note where a forge shows checks as notes.
+	Part bool `json:"part,omitempty"`
 }
 
 // Run is one presubmit run to be started or cancelled. It carries only what may leave towards CI: SHAs, numbers,

@@ -51,6 +51,12 @@ func (t *turn) wish() {
 	b.cancels(t.reassert)
 	b.file()
 	b.checks()
+	for key, s := range d.Triggers {
+		if s.gone() || s.Order.Run.SHA != d.Head.SHA {
+			s.Jobs = nil // they are over, and their checks have been told so
+			d.Triggers[key] = s
+		}
+	}
 	b.triggers()
 	t.wishPresent()
 }

@@ -82,6 +82,16 @@ type Report struct {
 	URL     string           `json:"url,omitempty"`
 	RunID   string           `json:"run_id,omitempty"`  // the CI side's id of the run, where it has one
 	Attempt int              `json:"attempt,omitempty"` // from 1; a later one follows a re-run
+	Jobs    []Job            `json:"jobs,omitempty"`    // all that the run has, where the CI side tells of them
+}
+
+// Job is one job of a run, as the CI side tells of it. Its name is text from the base branch.
+type Job struct {
+	Name    string           `json:"name"`
+	State   forge.CheckState `json:"state"`             // like a run's: only success is a pass
+	Attempt int              `json:"attempt,omitempty"` // how often it was given to a machine; 0 = not yet
+	Note    string           `json:"note,omitempty"`    // what people should know besides
+	URL     string           `json:"url,omitempty"`     // of its log
 }
 
 // Repair asks a pull request to compare itself with the forge. A pull request that was never seen is adopted by it.

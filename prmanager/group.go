@@ -155,8 +155,8 @@ func (b *Groups) Decide(s state.Subject, d GroupDoc, f GroupFacts, in actor.Inpu
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(f.Runs)) {
-		if is := f.Runs[key].Value; is.State != "" && is.State != d.Triggers[key].Result {
-			work().reported(Report{Key: key, State: is.State, URL: is.Receipt.URL, RunID: is.Receipt.ID, Attempt: is.Attempt}, counts)
+		if is := f.Runs[key].Value; d.Triggers[key].behind(is) {
+			work().reported(is.report(key), counts)
 		}
 	}
 	if d.SHA != "" && f.App {

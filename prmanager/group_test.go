@@ -84,6 +84,9 @@ func (q *queue) effect() bool {
 			var p status.Presubmit
 			_ = json.Unmarshal(e.Want, &p)
 			q.told = append(q.told, string(p.State))
+			for _, j := range p.Jobs {
+				q.told = append(q.told, j.Name+" "+string(j.State))
+			}
 			if p.Tell {
 				q.post(status.KindWritten, status.Written{Key: p.Key, SHA: p.SHA, Seq: p.Seq, OK: true})
 			}
@@ -133,9 +136,9 @@ func TestGroup(t *testing.T) {
 	if q.wake.IsZero() {
 		t.Error("nobody looks in case a delivery is lost")
 	}
-	q.hear(KindReport, Report{Key: run.Key, State: forge.CheckRunning, Attempt: 1, RunID: run.Key})
+	q.hear(KindReport, Report{Key: run.Key, State: forge.CheckRunning, Attempt: 1, RunID: run.Key, Jobs: []Job{{Name: "unit", State: forge.CheckRunning}}})
 	q.hear(KindReport, Report{Key: run.Key, State: "timed_out", Attempt: 1, RunID: run.Key})
-	q.want("presubmit commit, in_progress, presubmit commit, failure")
+	q.want("presubmit commit, in_progress, unit in_progress, presubmit commit, failure, unit failure")
 	if !q.wake.IsZero() {
 		t.Error("looks on, though all is over")
 	}

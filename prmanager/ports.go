@@ -44,6 +44,12 @@ type RunState struct {
 	Receipt forge.Receipt
 	State   forge.CheckState // CheckActionRequired: held back until somebody approves it; empty = no such run
 	Attempt int              // from 1
+	Jobs    []Job            // as of a Report
+}
+
+// report is what is seen as if it had been told.
+func (s RunState) report(key string) Report {
+	return Report{Key: key, State: s.State, URL: s.Receipt.URL, RunID: s.Receipt.ID, Attempt: s.Attempt, Jobs: s.Jobs}
 }
 
 // Rerunner is a native Trigger that can run again what has ended at a commit.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,10 +54,14 @@ type Started struct {
 	Settled bool             `json:"settled,omitempty"` // the cancel is done
 	Begun   time.Time        `json:"begun,omitzero"`    // store time
 
-	// Shown and ShownAttempt are what its check was last told to show, under number Seq.
+	// Jobs are those of the newest attempt, by name. Each has a check of its own; that of the run is their sum.
+	Jobs []Job `json:"jobs,omitempty"`
+
+	// Shown and ShownAttempt are what its check was last told to show, under number Seq. News: there is more to tell.
 	Shown        forge.CheckState `json:"shown,omitempty"`
 	ShownAttempt int              `json:"shown_attempt,omitempty"`
 	Seq          int64            `json:"seq,omitempty"`
+	News         bool             `json:"news,omitempty"`
 
 	// The repository's runs know the key before the trigger may leave (Filed), and later the run's id too.
 	Filing  bool   `json:"filing,omitempty"`
@@ -209,13 +214,23 @@ func (b bench) reported(r Report, counts func(Started) bool) {
 		b.runs[r.Key] = s.strayed(r.State, attempt)
 		return
 	}
-	b.pass(RunReport, string(r.State))
+	if attempt > had {
+		s.Jobs = nil
+	}
+	s, changed := s.hear(r.Jobs)
+	b.pass(RunReport, strings.Join(append([]string{string(r.State)}, changed...), ", "))
 	if r.State != forge.CheckQueued || attempt > had {
 		s.Result = r.State
 	}
 	s.Stage, s.Attempt = Accepted, attempt
 	s.URL = cmp.Or(r.URL, s.URL)
 	b.runs[r.Key] = s
+}
+
+// behind says whether a look at the run has shown more than was reported.
+func (s Started) behind(is RunState) bool {
+	heard, _ := s.hear(is.Jobs)
+	return is.State != "" && (is.State != s.Result && (s.Result != "" || is.State != forge.CheckQueued) || is.Attempt > max(s.Attempt, 1) || heard.News && !s.News)
 }
 
 // concluded makes what a run has come to one of five states. Whatever else it may end in is no pass (P10).
@@ -227,6 +242,77 @@ func concluded(s forge.CheckState) forge.CheckState {
 	}
 	return forge.CheckFailure
 }
+
+// Bounds of what is taken of a run's jobs.
+const (
+	jobsKept   = 64
+	maxJobName = 150 // bytes
+	jobsTold   = 5   // named in one line of the story
+)
+
+// hear books what is told of the jobs, and answers in words what is new. No job goes back, whatever comes late or twice.
+func (s Started) hear(told []Job) (Started, []string) {
+	var changed []string
+	s.Jobs = slices.Clone(s.Jobs)
+	for _, j := range told {
+		j.Name, j.State, j.Note = plain(j.Name, maxJobName), concluded(j.State), plain(j.Note, 100)
+		i, known := slices.BinarySearchFunc(s.Jobs, j.Name, func(o Job, name string) int { return strings.Compare(o.Name, name) })
+		switch {
+		case j.Name == "", !known && len(s.Jobs) >= jobsKept:
+			continue
+		case !known:
+			s.Jobs = slices.Insert(s.Jobs, i, Job{Name: j.Name})
+		}
+		was := s.Jobs[i]
+		back := was.State == forge.CheckRunning && j.State == forge.CheckQueued || known && was.State.Completed()
+		if back || j.Attempt < was.Attempt || j == was {
+			continue
+		}
+		if s.Jobs[i] = j; was.State != j.State || was.Note != j.Note {
+			s.News = true
+		}
+		word := j.Name + " " + string(j.State)
+		if j.State == forge.CheckQueued && j.Attempt > 0 {
+			word = j.Name + " assigned" // its runner speaks within seconds: worth a line of the story, and no write
+		}
+		changed = append(changed, word)
+	}
+	if more := len(changed) - jobsTold; more > 0 {
+		changed = append(changed[:jobsTold], strconv.Itoa(more)+" more jobs")
+	}
+	return s, changed
+}
+
+// parts is what the checks of the jobs should show.
+func (s Started) parts() []status.Job {
+	var out []status.Job
+	for _, j := range s.Jobs {
+		p := status.Job{Name: j.Name, State: j.State, Title: cmp.Or(j.Note, words(j.State)), URL: j.URL}
+		switch {
+		case j.State.Completed():
+		case s.gone(), s.Result == forge.CheckCancelled:
+			p.State, p.Title = forge.CheckCancelled, "Cancelled with its run"
+		case s.done():
+			p.State, p.Title = forge.CheckFailure, "Nobody told how it ended"
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// failed names the jobs that failed.
+func (s Started) failed() []string {
+	var out []string
+	for _, p := range s.parts() {
+		if p.State == forge.CheckFailure {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+// words is a state as people read it.
+func words(s forge.CheckState) string { return strings.ReplaceAll(string(s), "_", " ") }
 
 // strayed makes a run that goes on although it does not count be cancelled: also one that had its result and that
 // somebody has re-run in the CI's own page. What comes of that attempt is nobody's result.
@@ -295,7 +381,10 @@ func (b bench) checks() {
 		case s.Native:
 			continue
 		case s.done() || !s.gone() && s.Result != "":
-			show, title = s.Result, strings.ReplaceAll(string(s.Result), "_", " ")
+			show, title = s.Result, words(s.Result)
+			if failed := s.failed(); len(failed) > 0 {
+				title += ": " + cut(strings.Join(failed, ", "), 100)
+			}
 		case s.Stage == Superseded:
 			show, title = forge.CheckCancelled, "Cancelled: asked for again"
 		case s.Stage == Cancelled:
@@ -303,16 +392,16 @@ func (b bench) checks() {
 		case s.Stage == Refused:
 			show, title = forge.CheckFailure, "Cannot be started: "+plain(s.Why, 100)
 		}
-		if show == s.Shown && max(s.Attempt, 1) == max(s.ShownAttempt, 1) && !b.reassert(s) {
+		if show == s.Shown && max(s.Attempt, 1) == max(s.ShownAttempt, 1) && !s.News && !b.reassert(s) {
 			continue
 		}
 		*b.seq++
-		s.Shown, s.ShownAttempt, s.Seq = show, s.Attempt, *b.seq
+		s.Shown, s.ShownAttempt, s.Seq, s.News = show, s.Attempt, *b.seq, false
 		b.runs[key] = s
 		to := status.Subject(b.ref.Repo, s.Order.Run.SHA)
 		w := actor.Wish{Key: "check/" + key, Class: actor.Permitting, Kind: status.KindPresubmit, To: &to, Want: encoded(status.Presubmit{
 			Pull: b.s, Ref: b.ref, SHA: s.Order.Run.SHA, Key: key, Name: s.Order.Run.Presubmit, Seq: s.Seq,
-			State: show, Title: title, URL: s.URL, Attempt: s.Attempt, Tell: s.Stage == Checking, Dry: b.dry,
+			State: show, Title: title, URL: s.URL, Attempt: s.Attempt, Tell: s.Stage == Checking, Jobs: s.parts(), Dry: b.dry,
 		})}
 		if show == forge.CheckCancelled || show == forge.CheckFailure {
 			w.Class = actor.Shutting

@@ -192,7 +192,7 @@ func (l *life) act() {
 		m.run("")
 	case "report":
 		for _, k := range keys(m.d.Triggers) {
-			m.post(KindReport, Report{Key: k, State: rapid.SampledFrom([]forge.CheckState{forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, "skipped"}).Draw(rt, "result")})
+			m.post(KindReport, Report{Key: k, State: rapid.SampledFrom([]forge.CheckState{forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, "skipped"}).Draw(rt, "result"), Jobs: l.jobs()})
 		}
 		m.run("")
 	case "again after the result":
@@ -296,6 +296,18 @@ func (l *life) act() {
 	}
 }
 
+// jobs draws what a CI side may tell of jobs.
+func (l *life) jobs() (out []Job) {
+	for range rapid.IntRange(0, 3).Draw(l.rt, "jobs") * rapid.SampledFrom([]int{1, 1, 1, 50}).Draw(l.rt, "times") {
+		out = append(out, Job{
+			Name:    rapid.SampledFrom([]string{"", "unit", "lint", "<b>@everyone</b>", strings.Repeat("x", 300)}).Draw(l.rt, "job") + strings.Repeat("i", len(out)/4),
+			State:   rapid.SampledFrom([]forge.CheckState{forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, "neutral"}).Draw(l.rt, "state"),
+			Attempt: rapid.IntRange(0, 2).Draw(l.rt, "task"), Note: rapid.SampledFrom([]string{"", "\x1b[31m"}).Draw(l.rt, "note"),
+		})
+	}
+	return out
+}
+
 // approved: a maintainer waits until all is quiet and labels.
 func (l *life) approved() {
 	l.w.now = l.w.now.Add(5 * time.Minute)
@@ -339,6 +351,18 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			if o.Present && (g == nil || g.Channel == ByBeing) {
 				rt.Fatalf("a label without grant")
 			}
+		case status.KindPresubmit:
+			var told status.Presubmit
+			_ = json.Unmarshal(w.Want, &told)
+			s, names := d.Triggers[told.Key], map[string]bool{}
+			for _, j := range told.Jobs {
+				if names[j.Name] || j.Name == "" || len(told.Jobs) > jobsKept || strings.ContainsAny(j.Name+j.Title+told.Title, "<>@\x1b`*") {
+					rt.Fatalf("jobs are told that are no jobs: %q", told.Jobs)
+				}
+				if names[j.Name] = true; told.State.Completed() && !j.State.Completed() || s.gone() && !s.done() && j.State != forge.CheckCancelled && !j.State.Completed() {
+					rt.Fatalf("%s is %s, and its job %s: %+v", told.Key, told.State, j.State, s)
+				}
+			}
 		case status.KindGate:
 			var told status.Gate
 			_ = json.Unmarshal(w.Want, &told)
@@ -356,6 +380,11 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 	for k, s := range d.Triggers { // I1
 		if !s.gone() && !s.done() && (g == nil || s.Order.Run.SHA != g.SHA || s.Base != g.Base) {
 			rt.Fatalf("run %s goes on without a grant: %+v", k, s)
+		}
+	}
+	for k, s := range d.Triggers {
+		if was := before.Triggers[k]; len(s.Jobs) > 0 && (s.Order.Run.SHA != d.Head.SHA || s.gone()) || len(s.Jobs) > jobsKept {
+			rt.Fatalf("%s keeps %d jobs, %+v", k, len(s.Jobs), was)
 		}
 	}
 	for commit, told := range d.Told { // I5

@@ -321,8 +321,8 @@ func (t *turn) judgeRuns() {
 			t.need(Ask{Kind: AskRun, Key: key})
 		case is.State == "":
 		case !s.Native:
-			if is.State != s.Result || is.Attempt > max(s.Attempt, 1) {
-				t.bench().reported(Report{Key: key, State: is.State, URL: is.Receipt.URL, RunID: is.Receipt.ID, Attempt: is.Attempt}, t.counts)
+			if s.behind(is) {
+				t.bench().reported(is.report(key), t.counts)
 			}
 		case is.State == forge.CheckActionRequired:
 			t.pass(RunHeld)

@@ -169,11 +169,18 @@ func (st *story) do(f []string) {
 			}
 		}
 		st.run("")
+	case "jobs": // SHA STATE NAME=STATE:ATTEMPT:NOTE... "_" is a space in names and notes
+		for _, k := range keys(st.d.Triggers) {
+			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) && !st.d.Triggers[k].gone() {
+				st.post(KindReport, Report{Key: r.Key, State: forge.CheckState(arg(2)), Attempt: 1, RunID: r.Key, Jobs: jobs(f[3:])})
+			}
+		}
+		st.run("")
 	case "became": // SHA STATE ATTEMPT: nobody tells of it
 		attempt, _ := strconv.Atoi(arg(3))
 		for k, s := range st.d.Triggers {
 			if strings.HasPrefix(s.Order.Run.SHA, arg(1)) {
-				w.after[k] = RunState{State: forge.CheckState(arg(2)), Attempt: attempt, Receipt: s.Order.Receipt}
+				w.after[k] = RunState{State: forge.CheckState(arg(2)), Attempt: attempt, Receipt: s.Order.Receipt, Jobs: jobs(f[min(4, len(f)):])}
 			}
 		}
 	case "actions": // SHA ID STATUS CONCLUSION ATTEMPT FORK
@@ -284,6 +291,16 @@ func (st *story) set(f []string) {
 			st.t.Fatalf("no such policy: %s", kv)
 		}
 	}
+}
+
+func jobs(words []string) (out []Job) {
+	for _, word := range words {
+		name, rest, _ := strings.Cut(strings.ReplaceAll(word, "_", " "), "=")
+		part := append(strings.Split(rest, ":"), "", "")
+		n, _ := strconv.Atoi(part[1])
+		out = append(out, Job{Name: name, State: forge.CheckState(strings.ReplaceAll(part[0], " ", "_")), Attempt: n, Note: part[2]})
+	}
+	return out
 }
 
 // presubmit reads "name", "name!" (native) or "name*" (its runs are told of by deliveries).

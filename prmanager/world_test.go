@@ -656,7 +656,17 @@ func (m *sim) commit(e actor.Entry) {
 	case status.KindPresubmit:
 		var p status.Presubmit
 		_ = json.Unmarshal(e.Want, &p)
-		if !m.dry(p.Dry, "commit %s: %s %s", p.SHA[:7], p.Name, p.State) {
+		var parts []string
+		for _, j := range p.Jobs {
+			parts = append(parts, fmt.Sprintf("; %s / %s %s", p.Name, j.Name, j.State))
+			if j.Title != words(j.State) {
+				parts = append(parts, ": "+j.Title)
+			}
+		}
+		if p.Title != words(p.State) && p.State == forge.CheckFailure {
+			parts = append(parts, " ("+p.Title+")")
+		}
+		if !m.dry(p.Dry, "commit %s: %s %s%s", p.SHA[:7], p.Name, p.State, strings.Join(parts, "")) {
 			return
 		}
 		if !p.Dry {

@@ -45,6 +45,7 @@ type outcome struct {
 	Result Result            `json:"result"`
 	Jobs   map[string]Result `json:"jobs,omitempty"`
 	Logs   []LogOf           `json:"logs,omitempty"`
+	URL    string            `json:"url,omitempty"`
 }
 
 func runRecord(key string) string         { return "run/" + key }
@@ -114,6 +115,7 @@ func (t *turn) admit(o Order) {
 		t.p.Runs = map[string]Run{}
 	}
 	t.p.Runs[o.Run.Key] = Run{Key: o.Run.Key, Report: o.reportTo(), Open: len(o.Jobs), URL: o.URL}
+	t.tell(o.Run.Key)
 }
 
 // waited takes up the run that waits longest, once its record was read.
@@ -228,6 +230,7 @@ func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) 
 	run.Logs = append(run.Logs, LogOf{k.ID, j.Name, k.Attempt})
 	t.p.Runs[j.Run] = run
 	t.put = append(t.put, state.Record{Key: payloadRecord(k.ID), Value: b})
+	t.tell(j.Run)
 	t.pass(whyAssigned)
 	if key == "" {
 		t.pass(whyKeyless)
@@ -286,12 +289,16 @@ func (t *turn) report(r report) reported {
 		k.State, j.State = TaskRunning, Running
 		k.LeaseUntil = t.now.Add(HeartbeatTTL)
 		t.pass(whyRevived)
+		t.tell(j.Run)
 	}
 	if k.State == TaskLeased && k.CancelAt.IsZero() {
 		k.State, j.State, k.AcceptedAt = TaskRunning, Running, t.now
 		k.LeaseUntil = t.now.Add(HeartbeatTTL)
 		t.pass(whyAccepted)
-		t.tell(j.Run, Started)
+		run := t.p.Runs[j.Run]
+		run.Told = Started
+		t.p.Runs[j.Run] = run
+		t.tell(j.Run)
 	}
 	if r.Result != InProgress {
 		return reported{true, t.conclude(*k, r.Result)}
@@ -338,14 +345,15 @@ func (t *turn) finish(id int64, is Result) {
 	}
 	r.Ended[j.Name] = is
 	r.Open--
-	t.p.Runs[j.Run] = r
-	if r.Open > 0 {
-		return
+	if r.Open == 0 {
+		r.Told = r.sum()
+		t.keep(resultRecord(j.Run), outcome{Result: r.Told, Jobs: r.Ended, Logs: r.Logs, URL: r.URL}, runMemory)
 	}
-	sum := r.sum()
-	t.tell(j.Run, sum)
-	delete(t.p.Runs, j.Run)
-	t.keep(resultRecord(j.Run), outcome{Result: sum, Jobs: r.Ended, Logs: r.Logs}, runMemory)
+	t.p.Runs[j.Run] = r
+	t.tell(j.Run)
+	if r.Open == 0 {
+		delete(t.p.Runs, j.Run)
+	}
 }
 
 // sum is green if every job is.
@@ -362,19 +370,61 @@ func (r Run) sum() Result {
 	return is
 }
 
-// tell tells the pull request, once for each state.
-func (t *turn) tell(key string, is Result) {
-	r, ok := t.p.Runs[key]
-	if !ok || r.Told == is {
+// tell tells the pull request how a run stands, all its jobs at once (R11): what comes later may come instead.
+func (t *turn) tell(key string) {
+	r := t.p.Runs[key]
+	t.changed = true
+	w := actor.Wish{
+		Key: "report/" + key, Class: actor.Shutting, Kind: prmanager.KindReport, To: &r.Report,
+		Want: encoded(prmanager.Report{Key: key, State: r.Told.check(), URL: r.URL, RunID: key, Attempt: 1, Jobs: t.p.told(r)}),
+	}
+	if i := slices.IndexFunc(t.wishes, func(o actor.Wish) bool { return o.Key == w.Key }); i >= 0 {
+		t.wishes[i] = w
 		return
 	}
-	r.Told, t.changed = is, true
-	t.p.Runs[key] = r
-	to := r.Report
-	t.wishes = append(t.wishes, actor.Wish{
-		Key: "report/" + key + "/" + string(is), Class: actor.Shutting, Kind: prmanager.KindReport, To: &to,
-		Want: encoded(prmanager.Report{Key: key, State: is.check(), URL: r.URL, RunID: key, Attempt: 1}),
-	})
+	t.wishes = append(t.wishes, w)
+}
+
+// told lists the jobs of an open run by name. A job that goes to another runner stays in progress: checks do not go back.
+func (p *Pool) told(r Run) []prmanager.Job {
+	jobs := make([]prmanager.Job, 0, len(r.Ended)+r.Open)
+	for _, j := range p.Jobs {
+		if j.Run != r.Key {
+			continue
+		}
+		is := prmanager.Job{Name: j.Name, State: forge.CheckQueued, Attempt: j.Attempts}
+		switch {
+		case j.State == Running:
+			is.State = forge.CheckRunning
+		case j.State == Queued && j.Attempts > 0, j.Attempts > 1:
+			is.State, is.Note = forge.CheckRunning, "The runner was lost; another one is waited for"
+		}
+		jobs = append(jobs, is)
+	}
+	return r.done(jobs)
+}
+
+// done adds the jobs that have ended, and where the page of the run shows each.
+func (r Run) done(jobs []prmanager.Job) []prmanager.Job {
+	for name, is := range r.Ended {
+		j := prmanager.Job{Name: name, State: is.check()}
+		for _, l := range r.Logs {
+			if l.Job == name {
+				j.Attempt = l.Attempt
+			}
+		}
+		if is == InfraLost {
+			j.Note = "The runner was lost"
+		}
+		jobs = append(jobs, j)
+	}
+	for i := range jobs {
+		if r.URL != "" {
+			jobs[i].URL = r.URL + "#" + Anchor(jobs[i].Name)
+		}
+	}
+	slices.SortFunc(jobs, func(a, b prmanager.Job) int { return strings.Compare(a.Name, b.Name) })
+	return jobs
 }
 
 // check is the state a check shows. There is no neutral and no skipped (R8).
@@ -486,6 +536,7 @@ func (t *turn) lose(k Task) {
 	j.State, j.Avoid, j.AvoidTill = Queued, k.Runner, t.now.Add(AcceptTTL)
 	t.p.task(k.ID).State = TaskLost
 	t.p.Version++
+	t.tell(j.Run)
 }
 
 // names are labels without what some runners put behind a colon, each once.

@@ -176,12 +176,23 @@ func (b *bench) expect(what string, got, want any) {
 	}
 }
 
-// states are what was told, in order.
+// states are what was told of the run after it was queued, in order.
 func (b *bench) states() (out []forge.CheckState) {
 	for _, r := range b.told {
-		out = append(out, r.State)
+		if r.State != forge.CheckQueued {
+			out = append(out, r.State)
+		}
 	}
-	return out
+	return slices.Compact(out)
+}
+
+// jobs are what was told last of the jobs, in words.
+func (b *bench) jobs() string {
+	var out []string
+	for _, j := range b.told[len(b.told)-1].Jobs {
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %d %s", j.Name, j.State, j.Attempt, j.Note)))
+	}
+	return strings.Join(out, "; ")
 }
 
 const k1, k2 = "k1", "k2"
@@ -193,7 +204,7 @@ func TestStories(t *testing.T) {
 			b.want("r")
 			got := b.fetch("A", k1)
 			b.expect("fetched", got, fetched{Task: 1})
-			b.expect("nothing told before the runner speaks", len(b.told), 0)
+			b.expect("nothing told before the runner speaks", len(b.states()), 0)
 			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, InProgress})
 			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Success})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
@@ -299,7 +310,7 @@ func TestStories(t *testing.T) {
 			b.fetch("A", k1)
 			b.says("A", 1, Failure, "")
 			b.expect("later", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
-			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckFailure})
 		},
 		"success without the verdict fails": func(b *bench) {
 			b.want("r")
@@ -379,6 +390,7 @@ func TestStories(t *testing.T) {
 			b.says("A", 1, InProgress, "")
 			b.pass(181 * time.Second)
 			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
+			b.expect("jobs", b.jobs(), "unit failure 1 The runner was lost")
 			b.expect("late word", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
 			var o outcome
 			_ = json.Unmarshal(b.records[resultRecord("r")], &o)
@@ -400,8 +412,10 @@ func TestStories(t *testing.T) {
 			b.fetch("A", k1)
 			b.says("A", 1, InProgress, "")
 			b.pass(181 * time.Second)
+			b.expect("jobs", b.jobs(), "unit in_progress 1 The runner was lost; another one is waited for")
 			b.expect("not at once to the same", b.fetch("A", k2), fetched{})
 			b.expect("the other", b.fetch("B", k1), fetched{Task: 2})
+			b.expect("jobs", b.jobs(), "unit in_progress 2 The runner was lost; another one is waited for")
 			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
 			b.expect("no verdict", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
 			b.says("B", 2, InProgress, "")
@@ -471,12 +485,18 @@ func TestStories(t *testing.T) {
 			b.expect("other, ended", b.says("B", 1, Success, VerdictGood), reported{})
 		},
 		"one red job makes the run red, once all have ended": func(b *bench) {
-			b.want("r", spec("one", false), spec("two", false))
+			b.want("r", spec("two", false), spec("one", false))
+			b.expect("jobs", b.jobs(), "one queued 0; two queued 0")
 			b.fetch("A", k1)
+			b.expect("jobs", b.jobs(), "one queued 0; two queued 1")
 			b.fetch("B", k1)
+			b.says("A", 1, InProgress, "")
+			b.expect("jobs", b.jobs(), "one queued 1; two in_progress 1")
 			b.says("A", 1, Failure, "")
+			b.expect("jobs", b.jobs(), "one queued 1; two failure 1")
 			b.expect("wait", b.states(), []forge.CheckState{forge.CheckRunning})
 			b.says("B", 2, Success, VerdictGood)
+			b.expect("jobs", b.jobs(), "one success 1; two failure 1")
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckFailure})
 		},
 		"a removed runner's tasks are lost": func(b *bench) {

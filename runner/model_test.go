@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/signalbox-ci/signalbox/forge"
 )
 
 // Whatever is asked in whatever order: a job has at most one open task, a key one task and a task one key, a run one
@@ -170,6 +172,11 @@ func (b *bench) sound(good map[int64]bool) {
 		if r.State.Completed() {
 			if ends[r.Key]++; ends[r.Key] > 1 {
 				b.t.Fatalf("run %s has two verdicts", r.Key)
+			}
+		}
+		for _, j := range r.Jobs {
+			if r.State.Completed() && !j.State.Completed() || r.State == forge.CheckSuccess && j.State != r.State {
+				b.t.Fatalf("run %s is told to be %s, with %+v", r.Key, r.State, j)
 			}
 		}
 	}

@@ -293,7 +293,7 @@ func TestOneJobFromWishToVerdict(t *testing.T) {
 		t.Fatalf("the spent key gets %v", after)
 	}
 	got := reports(t, s, run("r"))
-	if len(got) != 2 || got[0].State != forge.CheckRunning || got[1].State != forge.CheckSuccess {
+	if end := got[len(got)-1]; got[0].State != forge.CheckQueued || end.State != forge.CheckSuccess || len(end.Jobs) != 1 || end.Jobs[0].Name != "unit" {
 		t.Fatalf("told %+v", got)
 	}
 	var text strings.Builder
@@ -302,7 +302,7 @@ func TestOneJobFromWishToVerdict(t *testing.T) {
 		t.Fatalf("log %q, more %v, %v", text.String(), more, err)
 	}
 	v, err := s.Run(t.Context(), "r")
-	if err != nil || !v.Known || v.Result != Success || len(v.Logs) != 1 || v.Logs[0].Task != id {
+	if err != nil || !v.Known || v.Result != Success || len(v.Logs) != 1 || v.Logs[0].Task != id || !slices.Equal(v.Told, got[len(got)-1].Jobs) {
 		t.Fatalf("run %+v, %v", v, err)
 	}
 }

@@ -88,7 +88,7 @@ func (t *Trigger) Cancel(ctx context.Context, run forge.Run, _ forge.Receipt) er
 	return nil
 }
 
-// State answers what became of the run.
+// State answers what became of the run, and of its jobs.
 func (t *Trigger) State(ctx context.Context, run forge.Run, _ forge.Receipt) (prmanager.RunState, error) {
 	v, err := t.service.Run(ctx, run.Key)
 	if err != nil {
@@ -97,7 +97,7 @@ func (t *Trigger) State(ctx context.Context, run forge.Run, _ forge.Receipt) (pr
 	if !v.Known {
 		return prmanager.RunState{}, nil
 	}
-	return prmanager.RunState{Receipt: t.receipt(run), State: v.Result.check(), Attempt: 1}, nil
+	return prmanager.RunState{Receipt: t.receipt(run), State: v.Result.check(), Attempt: 1, Jobs: v.Told}, nil
 }
 
 func fault(op string, c forge.Class, err error) error {
@@ -150,6 +150,7 @@ type RunView struct {
 	Result Result            // InProgress, Started, or how it ended
 	Jobs   map[string]Result // of the jobs that have ended
 	Logs   []LogOf
+	Told   []prmanager.Job // all of its jobs, as its pull request is told
 }
 
 // Run reads what became of a run.
@@ -159,7 +160,7 @@ func (s *Service) Run(ctx context.Context, key string) (RunView, error) {
 		return RunView{}, err
 	}
 	if r, open := p.Runs[key]; open {
-		return RunView{true, r.Told, r.Ended, r.Logs}, nil
+		return RunView{true, r.Told, r.Ended, r.Logs, p.told(r)}, nil
 	}
 	for _, record := range []string{resultRecord(key), runRecord(key)} {
 		raw, err := s.store.Record(ctx, s.pool, record)
@@ -173,7 +174,7 @@ func (s *Service) Run(ctx context.Context, key string) (RunView, error) {
 		if err != nil {
 			return RunView{}, fmt.Errorf("read run %s: %w", key, err)
 		}
-		return RunView{true, o.Result, o.Jobs, o.Logs}, nil
+		return RunView{true, o.Result, o.Jobs, o.Logs, Run{Ended: o.Jobs, Logs: o.Logs, URL: o.URL}.done(nil)}, nil
 	}
 	return RunView{}, nil
 }

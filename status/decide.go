@@ -308,7 +308,7 @@ func (t *decision) pressed(c CheckRun) {
 	}
 	for _, k := range t.d.runsByAge() {
 		if r := t.d.Runs[k]; c.CheckID != "" && r.ID == c.CheckID && c.Action == ActionRerequested {
-			say(r.Pull, PressedRerun, k, 0)
+			say(r.Pull, PressedRerun, cmp.Or(r.Of, k), 0) // one job alone is not run again
 			return
 		}
 	}
@@ -409,7 +409,24 @@ func (t *decision) presubmit(m Presubmit) {
 	t.d.Repo = m.Ref.Repo
 	r.Said, r.Tell, r.Since = m.Seq, r.Tell || m.Tell, fresh
 	r.Report.Heard = max(r.Report.Heard, m.Heard)
-	f := Face{State: m.State, Title: cut(m.Title, maxTitle), URL: m.URL, Attempt: max(m.Attempt, 1)}
+	t.d.Runs[m.Key] = t.wanted(r, known, Face{State: m.State, Title: m.Title, URL: m.URL, Attempt: m.Attempt})
+	for _, j := range m.Jobs[:min(len(m.Jobs), maxJobs)] {
+		if j.Name == "" {
+			continue
+		}
+		key := m.Key + "/" + j.Name
+		r, known := t.d.Runs[key]
+		if !known {
+			r = RunCheck{Pull: m.Pull, Name: m.Name + " / " + j.Name, Of: m.Key, Born: t.d.Count}
+		}
+		r.Said, r.Since = m.Seq, fresh
+		t.d.Runs[key] = t.wanted(r, known, Face{State: j.State, Title: j.Title, URL: j.URL, Attempt: m.Attempt})
+	}
+}
+
+// wanted makes f the wanted face of a run or job, unless it would go back.
+func (t *decision) wanted(r RunCheck, known bool, f Face) RunCheck {
+	f.Title, f.Attempt = cut(f.Title, maxTitle), max(f.Attempt, 1)
 	switch f.State {
 	case forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure, forge.CheckCancelled:
 	default:
@@ -426,7 +443,7 @@ func (t *decision) presubmit(m Presubmit) {
 	} else if r.Error != "" && !r.pending() {
 		r.again()
 	}
-	t.d.Runs[m.Key] = r
+	return r
 }
 
 func cut(s string, n int) string {
@@ -496,7 +513,10 @@ func (t *decision) runs() {
 			continue
 		}
 		busy[r.Name] = k
-		c := forge.Check{Name: r.Name, ExternalID: k, Pulls: t.d.owner(r)}
+		if r.Of != "" && r.Class == actor.Permitting {
+			r.Class = actor.Cosmetic // no opening waits for it: it comes after all others, and when the budget allows
+		}
+		c := forge.Check{Name: r.Name, ExternalID: k, Pulls: t.d.owner(r), Part: r.Of != ""}
 		if !r.Shown.State.Completed() && r.Shown.Attempt == r.Want.Attempt {
 			c.ID = r.ID // a completed check run cannot reopen: a new one is made
 		}

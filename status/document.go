@@ -16,6 +16,8 @@ import (
 const (
 	maxPulls   = 100
 	maxRuns    = 64
+	maxParts   = 128  // checks of jobs, over all runs
+	maxJobs    = 64   // of one run
 	maxListed  = 10   // pull requests named in a summary; beyond, a further one changes no text and costs no write
 	maxTitle   = 200  // bytes kept of a title
 	maxSummary = 4096 // bytes kept of a summary
@@ -26,7 +28,7 @@ type Document struct {
 	Repo  forge.Repo           `json:"repo"`            // as the newest mail named it
 	Pulls map[string]Pull      `json:"pulls,omitempty"` // by subject
 	Gates map[string]GateCheck `json:"gates,omitempty"` // by name of the check
-	Runs  map[string]RunCheck  `json:"runs,omitempty"`  // by run key
+	Runs  map[string]RunCheck  `json:"runs,omitempty"`  // by run key; those of jobs by run key, "/" and name
 	// Contexts are those of clients, by scope.
 	Contexts map[string]Context `json:"contexts,omitempty"`
 	Count    int64              `json:"count"` // grows with mail and results; orders Heard, Born and Made
@@ -72,6 +74,7 @@ type RunCheck struct {
 	Write
 	Pull state.Subject `json:"pull"`
 	Name string        `json:"name"`
+	Of   string        `json:"of,omitempty"`   // of the check of a job: the key of its run
 	Said int64         `json:"said"`           // newest Presubmit.Seq
 	Born int64         `json:"born"`           // Document.Count when the run was first heard of; orders runs of one name
 	Made int64         `json:"made,omitempty"` // Document.Count when its newest check was made; 0 = none was
@@ -263,7 +266,9 @@ func (d Document) owner(r RunCheck) []int {
 
 // runsByAge answers the keys of the runs, the oldest first.
 func (d Document) runsByAge() []string {
-	return slices.SortedFunc(maps.Keys(d.Runs), func(a, b string) int { return cmp.Compare(d.Runs[a].Born, d.Runs[b].Born) })
+	return slices.SortedFunc(maps.Keys(d.Runs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(d.Runs[a].Born, d.Runs[b].Born), cmp.Compare(a, b))
+	})
 }
 
 // squeeze forgets what need not be kept and answers the pull requests that lost their place although a Written is
@@ -297,11 +302,14 @@ func (d *Document) squeeze() (lost []Pull) {
 			delete(d.Pulls, k)
 		}
 	}
-	spare := len(d.Runs) - maxRuns
+	spare := map[bool]int{false: -maxRuns, true: -maxParts} // so that no run gives way to jobs
+	for _, r := range d.Runs {
+		spare[r.Of != ""]++
+	}
 	for _, k := range d.runsByAge() {
-		if r := d.Runs[k]; spare > 0 && !r.pending() && !r.Tell && !r.Report.open() {
+		if r := d.Runs[k]; spare[r.Of != ""] > 0 && !r.pending() && !r.Tell && !r.Report.open() {
 			delete(d.Runs, k)
-			spare--
+			spare[r.Of != ""]--
 		}
 	}
 	return lost

@@ -56,12 +56,22 @@ type Presubmit struct {
 	Title string           `json:"title"`
 	URL   string           `json:"url,omitempty"`
 	// Attempt above 1 makes a new check run: a completed one cannot reopen.
-	Attempt int  `json:"attempt,omitempty"`
-	Tell    bool `json:"tell,omitempty"`
-	Dry     bool `json:"dry,omitempty"` // as Gate.Dry
+	Attempt int `json:"attempt,omitempty"`
+	// Jobs are the parts of the run, each with a check of its own named "<Name> / <job>". They show what State sums up.
+	Jobs []Job `json:"jobs,omitempty"`
+	Tell bool  `json:"tell,omitempty"`
+	Dry  bool  `json:"dry,omitempty"` // as Gate.Dry
 	// Heard is the newest Reported.Seq of this run that is taken into account. A Presubmit is told for each Reported,
 	// also where it changed nothing: that is how its client learns that it did not count.
 	Heard int64 `json:"heard,omitempty"`
+}
+
+// Job is the wanted state of the check of one job of a run.
+type Job struct {
+	Name  string           `json:"name"` // unique in its run
+	State forge.CheckState `json:"state"`
+	Title string           `json:"title,omitempty"`
+	URL   string           `json:"url,omitempty"`
 }
 
 // Reported tells a pull request what the CI side of one of its triggered runs says of it, by the run's own token. What

@@ -453,6 +453,100 @@ func TestRunsAreBounded(t *testing.T) {
 	}
 }
 
+// jobs tells of a run and of its jobs, each "name state".
+func (l *loop) jobs(key string, seq int64, is forge.CheckState, jobs ...string) {
+	p := Presubmit{Pull: pull(7), Ref: ref(7), SHA: sha, Key: key, Name: "presubmit", Seq: seq, State: is, URL: "https://ci.test/" + key}
+	for _, j := range jobs {
+		name, state, _ := strings.Cut(j, " ")
+		p.Jobs = append(p.Jobs, Job{Name: name, State: forge.CheckState(state), Title: state, URL: p.URL + "#" + name})
+	}
+	l.say(KindPresubmit, p)
+}
+
+func TestJobs(t *testing.T) {
+	l := newLoop(t)
+	shows := func(name string, is forge.CheckState, made int) {
+		t.Helper()
+		l.run()
+		n := 0
+		for _, c := range l.hub.runs {
+			if c.Name == name {
+				n++
+			}
+		}
+		if got := l.hub.state(name); got != is || n != made {
+			t.Errorf("%s shows %q, %d made; want %q, %d", name, got, n, is, made)
+		}
+	}
+	l.jobs("sb1-a", 1, forge.CheckQueued, "unit queued", "lint queued")
+	l.gate(7, 2, granted)
+	shows("presubmit", forge.CheckQueued, 1)
+	var order []string
+	for _, c := range l.hub.runs {
+		order = append(order, c.Name)
+		if job, part := strings.CutPrefix(c.Name, "presubmit / "); part != c.Part || part && (c.ExternalID != "sb1-a/"+job || c.URL != "https://ci.test/sb1-a#"+job || !slices.Equal(c.Pulls, []int{7})) {
+			t.Errorf("%+v", c)
+		}
+	}
+	if want := []string{gateName, "presubmit", "presubmit / lint", "presubmit / unit"}; !slices.Equal(order, want) {
+		t.Errorf("written %q: nothing that opens waits for a job", order)
+	}
+	l.jobs("sb1-a", 3, forge.CheckRunning, "unit in_progress", "lint skipped", " success", "late queued")
+	l.jobs("sb1-a", 4, forge.CheckFailure, "unit success", "lint failure", "late cancelled") // before "late" was shown
+	shows("presubmit", forge.CheckFailure, 1)
+	shows("presubmit / unit", forge.CheckSuccess, 1)
+	shows("presubmit / lint", forge.CheckFailure, 1)
+	shows("presubmit / late", "", 0)
+	shows("presubmit / ", "", 0)
+	l.jobs("sb1-a", 3, forge.CheckRunning, "unit failure") // late
+	shows("presubmit / unit", forge.CheckSuccess, 1)
+
+	// A press on a job's check means its run; a comparison looks at what counts.
+	press := CheckRun{Repo: repo, SHA: sha, CheckID: l.hub.newest("presubmit / lint").ID, Action: ActionRerequested, By: forge.Actor{ID: 9, Login: "mona"}}
+	if told := l.hears(t, KindCheckRun, press); !slices.Equal(told, []string{"7 rerun sb1-a"}) {
+		t.Errorf("told %q", told)
+	}
+	looks := l.hub.looks
+	l.reconcile = "sweep"
+	l.run()
+	if l.hub.looks != looks+2 {
+		t.Errorf("%d looks", l.hub.looks-looks)
+	}
+
+	// The next run's are new checks, and a late word of the former's covers none.
+	l.jobs("sb1-b", 5, forge.CheckQueued, "unit queued")
+	shows("presubmit / unit", forge.CheckQueued, 2)
+	l.jobs("sb1-a", 6, forge.CheckFailure, "unit failure")
+	shows("presubmit / unit", forge.CheckQueued, 2)
+}
+
+// However many jobs there are, no run loses its place to one.
+func TestJobsAreBounded(t *testing.T) {
+	l := newLoop(t)
+	for i := range 6 {
+		var jobs []string
+		for n := range maxJobs + 20 {
+			jobs = append(jobs, fmt.Sprintf("job-%d success", n))
+		}
+		l.jobs(fmt.Sprintf("sb1-%d", i), int64(i+1), forge.CheckSuccess, jobs...)
+		l.run()
+	}
+	runs, parts := 0, 0
+	for _, r := range l.document().Runs {
+		if r.Of == "" {
+			runs++
+		} else {
+			parts++
+		}
+	}
+	if runs != 6 || parts != maxParts {
+		t.Errorf("%d runs and %d jobs are kept", runs, parts)
+	}
+	if n := len(l.hub.runs); n != 6*(1+maxJobs) {
+		t.Errorf("%d checks were made", n)
+	}
+}
+
 func TestGateRenamed(t *testing.T) {
 	l := newLoop(t)
 	l.gate(7, 1, granted)

@@ -31,7 +31,7 @@ func TestState(t *testing.T) {
 				trigger = w.workflow(t)
 			}
 			watcher, run := trigger.(prmanager.Watcher), w.run(pr)
-			if s := became(t, watcher, run, forge.Receipt{}); s != (prmanager.RunState{}) {
+			if s := became(t, watcher, run, forge.Receipt{}); s.State != "" {
 				t.Errorf("before it was started: %+v", s)
 			}
 			r, err := trigger.Start(t.Context(), run)
@@ -57,7 +57,7 @@ func TestState(t *testing.T) {
 					t.Errorf("%+v, want %s, attempt %d", s, c.want, c.try)
 				}
 			}
-			if s := became(t, watcher, run, receipt(4711, "")); s != (prmanager.RunState{}) {
+			if s := became(t, watcher, run, receipt(4711, "")); s.State != "" {
 				t.Errorf("a run that is gone: %+v", s)
 			}
 			if _, err := watcher.State(t.Context(), run, forge.Receipt{ID: "x"}); classOf(t, err) != forge.Permanent {

@@ -24,7 +24,7 @@ const (
 
 // WriteCheck shows the check where GitLab can show it: as a commit status if a merge request of this project has the
 // commit, and as one note, edited in place, on each merge request from a fork whose head it is: a status on a fork's
-// commit would be refused or not shown. What is shown already is not written again. The id is always empty: a status is
+// commit would be refused or not shown. A part gets no note. What is shown already is not written again. The id is always empty: a status is
 // found by its name, a note by its marker.
 //
 // A note is written only while the commit is the head, so that the end of a former head never covers the text of the
@@ -108,7 +108,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 			if at.status = true; at.ref == "" || head && !at.head {
 				at.ref, at.head = live.SourceBranch, head
 			}
-		} else if head && (live.State == opened || live.State == locked || check.State == forge.CheckCancelled) {
+		} else if head && !check.Part && (live.State == opened || live.State == locked || check.State == forge.CheckCancelled) {
 			at.notes = append(at.notes, live.IID)
 		}
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/gitlabsandbox"
 	"github.com/signalbox-ci/signalbox/forge/wire"
-	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/repair"
 )
 
@@ -269,6 +268,9 @@ func TestNoteOnAFork(t *testing.T) {
 	old := w.check(m, forge.CheckSuccess, "Approved by @maya for abc")
 	w.write(w.check(m, forge.CheckActionRequired, "Awaiting CICD label"))
 	w.write(old)
+	part := w.check(m, forge.CheckQueued, "queued")
+	part.Name, part.Part = "presubmit / unit", true
+	w.write(part)
 	notes := m.Notes()
 	if len(notes) != 2 || notes[1].By != w.bot.Login || strings.Contains(notes[1].Body, "@maya") || !strings.Contains(notes[1].Body, "Approved by") {
 		t.Fatalf("notes: %+v", notes)
@@ -336,7 +338,7 @@ func TestPipeline(t *testing.T) {
 	}
 	// Somebody else's merge request at another head is none of ours.
 	other := w.repo.Open(w.mallory, w.fork)
-	if s, err := p.State(t.Context(), w.run(other, w.fork), forge.Receipt{}); err != nil || s != (prmanager.RunState{}) {
+	if s, err := p.State(t.Context(), w.run(other, w.fork), forge.Receipt{}); err != nil || s.State != "" {
 		t.Errorf("another's: %+v %v", s, err)
 	}
 }
