@@ -100,19 +100,19 @@ func TestContentionIsNeverGivenUp(t *testing.T) {
 		n := 0
 		b := &script{decide: wishing(wish("w", actor.Cosmetic, ""))}
 		b.do = func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
-			if n++; n <= 500 {
+			if n++; n <= 300 {
 				return actor.Outcome{Code: actor.Contention, Err: errors.New("busy")}
 			}
 			return actor.Outcome{Code: actor.Done}
 		}
-		x := newBench(t, b, actor.Options{})
+		x := newBench(t, b, actor.Options{Poll: 10 * time.Second})
 		defer x.run(x.Engine)()
 		x.tell("go")
 		elapse(time.Hour)
 		if v, _ := x.see(); len(v.Outbox) != 1 || v.Outbox[0].Tries != 0 || v.Outbox[0].Contentions < 50 {
 			t.Errorf("after an hour: %+v", v.Outbox)
 		}
-		elapse(4 * time.Hour)
+		elapse(5 * time.Hour)
 		v, d := x.see()
 		equal(t, "results", d.Results, []string{"w done"})
 		if len(v.Dead) != 0 {
@@ -307,6 +307,10 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 		}
 		x := newBench(t, b, actor.Options{Poll: 5 * time.Minute})
 		defer x.run(x.Engine)()
+		pass := func(d time.Duration) {
+			elapse(d)
+			synctest.Wait()
+		}
 		alarms := func() int {
 			rows, err := x.store.List(t.Context(), actor.IndexOpenOutside, "", 10)
 			if err != nil {
@@ -316,8 +320,7 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 		}
 		more := func(do func()) int {
 			for n := len(tries); len(tries) == n; { // so that the next planned one is hours away
-				elapse(time.Minute)
-				synctest.Wait()
+				pass(time.Minute)
 			}
 			before := len(tries)
 			do()
@@ -325,11 +328,11 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 			return len(tries) - before
 		}
 		x.tell("shut")
-		elapse(6 * 24 * time.Hour)
+		pass(6 * 24 * time.Hour)
 		if n := alarms(); n != 1 {
 			t.Fatalf("%d alarms after %d tries", n, len(tries))
 		}
-		if n := more(func() { elapse(24 * time.Hour) }); n < 3 || n > 5 {
+		if n := more(func() { pass(24 * time.Hour) }); n < 3 || n > 5 {
 			t.Errorf("%d tries in a day, want one every six hours", n)
 		}
 		if n := more(func() { x.tell("chat") }); n != 0 {
@@ -365,7 +368,7 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 			t.Error("alarm for what is to be open")
 		}
 		x.tell("shut")
-		elapse(6 * 24 * time.Hour)
+		pass(6 * 24 * time.Hour)
 		down = false
 		if x.tell("sweep"); alarms() != 1 {
 			t.Error("no alarm the second time")
@@ -386,6 +389,10 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 		x := newBench(t, b, actor.Options{})
 		defer x.run(x.Engine)()
 		began := time.Now()
+		pass := func(d time.Duration) {
+			elapse(d)
+			synctest.Wait()
+		}
 		at := func(index string) []time.Duration {
 			rows, err := x.store.List(t.Context(), index, "", 10)
 			if err != nil {
@@ -402,21 +409,21 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 			return out
 		}
 		x.tell("go")
-		elapse(time.Minute)
+		pass(time.Minute)
 		equal(t, "contended", at(actor.IndexContended), []time.Duration{0})
 		equal(t, "stuck", at(actor.IndexStuck), nil)
 		equal(t, "failing", at(actor.IndexFailing), []time.Duration{0})
 		out = actor.Outcome{Code: actor.Failed, Err: errors.New("x")}
-		elapse(35 * time.Second)
+		pass(35 * time.Second)
 		equal(t, "contended no more", at(actor.IndexContended), nil)
-		elapse(35 * time.Second)
+		pass(35 * time.Second)
 		equal(t, "stuck", at(actor.IndexStuck), []time.Duration{0})
 		equal(t, "touched by its decision only", at(actor.IndexTouched), []time.Duration{0})
 		if rows := at(state.OldestSince); len(rows) != 1 || rows[0] < time.Minute {
 			t.Errorf("a planned try waits from when it is due: %v", rows)
 		}
 		out = actor.Outcome{Code: actor.Done}
-		elapse(10 * time.Minute)
+		pass(10 * time.Minute)
 		for _, index := range []string{actor.IndexContended, actor.IndexStuck, actor.IndexFailing, state.OldestSince} {
 			equal(t, index, at(index), nil)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -243,7 +244,7 @@ func TestEachAlertFiresAndClearsItself(t *testing.T) {
 			ail:  func(w *ward) { w.tell(sick, "go", 2) },
 			mend: func(w *ward) { w.stop(); w.stop = w.run(w.instance(2)) },
 		}, {
-			name: alerts.OpenOutside, quiet: 24 * time.Hour, fires: 8 * 24 * time.Hour, clear: 8 * time.Hour, words: "test/1/patient/a effect",
+			name: alerts.OpenOutside, quiet: 48 * time.Hour, fires: 108 * time.Hour, clear: 8 * time.Hour, words: "test/1/patient/a effect",
 			ail:  func(w *ward) { w.class = actor.Shutting; w.ails(actor.Failed); w.tell(sick, "go", 1) },
 			mend: func(w *ward) { w.out.Store(nil) },
 		}, {
@@ -306,9 +307,16 @@ func TestEachAlertFiresAndClearsItself(t *testing.T) {
 			})
 		})
 	}
+	runbook, err := os.ReadFile("../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range alerts.Names() {
 		if !seen[name] {
 			t.Errorf("no case for %s", name)
+		}
+		if !strings.Contains(string(runbook), "\n### "+name+"\n") {
+			t.Errorf("no section of the runbook for %s", name)
 		}
 	}
 }
