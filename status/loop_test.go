@@ -156,6 +156,8 @@ type loop struct {
 	decides   int
 	index     []state.Index
 	records   map[string][]byte
+	heard     []Reported
+	quiet     bool // the newest refusal was
 }
 
 type failer interface {
@@ -312,6 +314,13 @@ func (l *loop) do(i int) {
 		l.results = append(l.results, r)
 		l.outbox = slices.Delete(l.outbox, i, i+1)
 	}
+	if x.To != nil && x.Kind == KindReported {
+		var r Reported
+		if err := json.Unmarshal(x.Want, &r); err != nil {
+			l.t.Fatalf("reported %s: %v", x.Want, err)
+		}
+		l.heard = append(l.heard, r)
+	}
 	if x.To != nil && x.Kind != KindWritten {
 		finish(actor.Outcome{Code: actor.Done})
 		return
@@ -331,7 +340,7 @@ func (l *loop) do(i int) {
 		}
 		return nil
 	})
-	l.codes = append(l.codes, out.Code)
+	l.codes, l.quiet = append(l.codes, out.Code), out.Quiet
 	e := &l.outbox[i]
 	if l.crash != nil && l.crash("done") {
 		for i := range l.outbox {

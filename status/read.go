@@ -98,6 +98,10 @@ func (p page) operation(ctx context.Context, run string, n int64) (*Operation, e
 		ID: operationID(p.s, run, n), RunID: run, State: OpAccepted, Order: rec.Order, Content: rec.Content,
 		Effective: ctxt.Effective.State, AcceptedAt: rec.At, Crashes: p.view.Crashes,
 	}
+	r, ours := p.d.Runs[run]
+	if ours {
+		o.Effective = shownAs(r.Want.State)
+	}
 	if rec.Twin != "" {
 		return o, p.twin(ctx, rec.Twin, o)
 	}
@@ -110,7 +114,7 @@ func (p page) operation(ctx context.Context, run string, n int64) (*Operation, e
 		o.finish(*rec.End)
 		return o, nil
 	}
-	if r, ours := p.d.Runs[run]; ours || scope == "" || ctxt.Name == "" {
+	if ours || ctxt.Name == "" {
 		return o, p.reporting(ctx, r, run, n, o)
 	}
 	switch {
@@ -185,7 +189,6 @@ func (p page) twin(ctx context.Context, id string, o *Operation) error {
 
 // reporting derives the state of what a triggered run's token said.
 func (p page) reporting(ctx context.Context, r RunCheck, run string, n int64, o *Operation) error {
-	o.Effective = shownAs(r.Want.State)
 	switch {
 	case r.Name == "": // the run has left the document, or everything began anew after a dry run
 		o.State, o.Reason = OpSuperseded, ReasonRunFinished
