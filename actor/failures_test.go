@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,7 +282,7 @@ func TestDeadLettersAreKept90Days(t *testing.T) {
 func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries []string
-		down := true
+		var up atomic.Bool
 		b := &script{}
 		b.decide = func(d tally, in actor.Inputs, _ time.Time) actor.Step[tally] {
 			s := actor.Step[tally]{Next: d}
@@ -300,7 +301,7 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 		}
 		b.do = func(_ context.Context, e actor.Entry, _ time.Time, _ func(context.Context) error) actor.Outcome {
 			tries = append(tries, string(e.Want))
-			if down {
+			if !up.Load() {
 				return actor.Outcome{Code: actor.Failed, Err: errors.New("down")}
 			}
 			return actor.Outcome{Code: actor.Done}
@@ -369,7 +370,7 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 		}
 		x.tell("shut")
 		pass(6 * 24 * time.Hour)
-		down = false
+		up.Store(true)
 		if x.tell("sweep"); alarms() != 1 {
 			t.Error("no alarm the second time")
 		}
@@ -383,9 +384,13 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 // anything but fail.
 func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := actor.Outcome{Code: actor.Contention, Err: errors.New("x")}
+		var code atomic.Pointer[actor.Code]
+		answers := func(c actor.Code) { code.Store(&c) }
+		answers(actor.Contention)
 		b := &script{decide: wishing(wish("w", actor.Permitting, ""))}
-		b.do = func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome { return out }
+		b.do = func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+			return actor.Outcome{Code: *code.Load(), Err: errors.New("x")}
+		}
 		x := newBench(t, b, actor.Options{})
 		defer x.run(x.Engine)()
 		began := time.Now()
@@ -413,7 +418,7 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 		equal(t, "contended", at(actor.IndexContended), []time.Duration{0})
 		equal(t, "stuck", at(actor.IndexStuck), nil)
 		equal(t, "failing", at(actor.IndexFailing), []time.Duration{0})
-		out = actor.Outcome{Code: actor.Failed, Err: errors.New("x")}
+		answers(actor.Failed)
 		pass(35 * time.Second)
 		equal(t, "contended no more", at(actor.IndexContended), nil)
 		pass(35 * time.Second)
@@ -422,7 +427,7 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 		if rows := at(state.OldestSince); len(rows) != 1 || rows[0] < time.Minute {
 			t.Errorf("a planned try waits from when it is due: %v", rows)
 		}
-		out = actor.Outcome{Code: actor.Done}
+		answers(actor.Done)
 		pass(10 * time.Minute)
 		for _, index := range []string{actor.IndexContended, actor.IndexStuck, actor.IndexFailing, state.OldestSince} {
 			equal(t, index, at(index), nil)

@@ -272,7 +272,7 @@ func TestEachAlertFiresAndClearsItself(t *testing.T) {
 		t.Run(c.name+" "+c.words, func(t *testing.T) {
 			seen[c.name] = true
 			synctest.Test(t, func(t *testing.T) {
-				w := newWard(t, max(10*time.Second, c.quiet/200))
+				w := newWard(t, min(max(10*time.Second, c.quiet/200), 4*time.Minute))
 				elapse(time.Hour)
 				if got := w.standing(); len(got) != 0 {
 					t.Fatalf("of a healthy system: %v", got)
