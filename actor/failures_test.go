@@ -281,7 +281,8 @@ func TestDeadLettersAreKept90Days(t *testing.T) {
 // alarm ends when it succeeds or when it is to be shut no more, and with nothing else.
 func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tries []string
+		var tries atomic.Int64
+		var last atomic.Pointer[string]
 		var up atomic.Bool
 		b := &script{}
 		b.decide = func(d tally, in actor.Inputs, _ time.Time) actor.Step[tally] {
@@ -300,7 +301,9 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 			return s
 		}
 		b.do = func(_ context.Context, e actor.Entry, _ time.Time, _ func(context.Context) error) actor.Outcome {
-			tries = append(tries, string(e.Want))
+			want := string(e.Want)
+			last.Store(&want)
+			tries.Add(1)
 			if !up.Load() {
 				return actor.Outcome{Code: actor.Failed, Err: errors.New("down")}
 			}
@@ -319,19 +322,19 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 			}
 			return len(rows)
 		}
-		more := func(do func()) int {
-			for n := len(tries); len(tries) == n; { // so that the next planned one is hours away
+		more := func(do func()) int64 {
+			for n := tries.Load(); tries.Load() == n; { // so that the next planned one is hours away
 				pass(time.Minute)
 			}
-			before := len(tries)
+			before := tries.Load()
 			do()
 			synctest.Wait()
-			return len(tries) - before
+			return tries.Load() - before
 		}
 		x.tell("shut")
 		pass(6 * 24 * time.Hour)
 		if n := alarms(); n != 1 {
-			t.Fatalf("%d alarms after %d tries", n, len(tries))
+			t.Fatalf("%d alarms after %d tries", n, tries.Load())
 		}
 		if n := more(func() { pass(24 * time.Hour) }); n < 3 || n > 5 {
 			t.Errorf("%d tries in a day, want one every six hours", n)
@@ -361,8 +364,8 @@ func TestShuttingIsTriedAtEachComparison(t *testing.T) {
 			t.Errorf("retry of nothing: %v", err)
 		}
 		x.tell("shut, in other words")
-		if synctest.Wait(); alarms() != 1 || !strings.Contains(tries[len(tries)-1], "other words") {
-			t.Errorf("%d alarms, last tried %s", alarms(), tries[len(tries)-1])
+		if synctest.Wait(); alarms() != 1 || !strings.Contains(*last.Load(), "other words") {
+			t.Errorf("%d alarms, last tried %s", alarms(), *last.Load())
 		}
 		x.tell("open")
 		if synctest.Wait(); alarms() != 0 {
