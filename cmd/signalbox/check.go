@@ -15,6 +15,9 @@ import (
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/forge/gitlab"
+	sweeps "github.com/signalbox-ci/signalbox/repair"
+	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state/redis"
 )
 
@@ -72,16 +75,11 @@ func (c checkCmd) Run(ctx context.Context, p process) error {
 		if only.Name != "" && only.Instance != f.Name {
 			continue
 		}
-		if f.Kind == kindGitLab {
-			all.gitlab(ctx, f)
-			continue
-		}
-		x, err := newExamination(cfg, f, c.Fix)
+		found, err := examine(ctx, cfg, f, c.Fix, only)
 		if err != nil {
 			return err
 		}
-		x.forge(ctx, only)
-		all = append(all, x.found...)
+		all = append(all, found...)
 	}
 	if err := all.print(p.out, c.Output); err != nil {
 		return err
@@ -167,90 +165,76 @@ func (f *findings) store(ctx context.Context, c Store) {
 	}
 }
 
-// gitlab asks who we are there. What the hook and the project must have is said by docs/recipes/gitlab.md: a project's
-// own token may not read its hooks.
-func (f *findings) gitlab(ctx context.Context, at Forge) {
-	c, err := dial(at, nil, time.Now)
-	if err != nil {
-		f.add(isFailure, at.Name, err.Error(), "see to the forge's configuration")
-		return
-	}
-	me, bot, err := c.Self(ctx)
-	switch {
-	case err != nil:
-		f.add(isFailure, at.Name, err.Error(), "see to the address and the token")
-	case !bot:
-		f.add(isWarning, at.Name, "the token is a person's: "+me.Login, "use a project access token with the role Developer: code of merge requests gets its job token")
-	default:
-		f.add(isFine, at.Name, "GitLab answers; we are "+me.Login, "")
-	}
+// inspected is what is looked at of every forge.
+type inspected interface {
+	runner.Source
+	HasLabel(ctx context.Context, repo forge.Repo, label string) (bool, error)
+	MakeLabel(ctx context.Context, repo forge.Repo, label string) error
+	RecentBots(ctx context.Context, repo forge.Repo) (byLogin map[string]int, err error)
 }
 
 // examination looks at one forge.
 type examination struct {
 	cfg   Config
 	at    Forge
-	c     *github.Client
-	hook  *github.Hook
+	c     inspected
 	fix   bool
 	found findings
 }
 
-func newExamination(cfg Config, f Forge, fix bool) (*examination, error) {
-	c, err := github.New(github.Options{
-		Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
-	})
+// examine looks at one forge: at everything there, or at one repository.
+func examine(ctx context.Context, cfg Config, f Forge, fix bool, only forge.Repo) (findings, error) {
+	c, err := dial(f, nil, time.Now)
 	if err != nil {
-		return nil, fmt.Errorf("forge %s: %w", f.Name, err)
+		return nil, err
 	}
-	h, err := github.NewHook(f.Name, []string{"unused"})
+	x := &examination{cfg: cfg, at: f, fix: fix}
+	me, bot, err := c.Self(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("forge %s: %w", f.Name, err)
+		x.found.add(isFailure, f.Name, "the forge does not take our credential: "+err.Error(), "check the token (of a GitHub App: its id and private key, and that it is installed) and the address")
+		return x.found, nil
 	}
-	return &examination{cfg: cfg, at: f, c: c, hook: h, fix: fix}, nil
-}
-
-func (x *examination) app() bool { return x.at.AppID != 0 }
-
-// events are those of the recipes that find somebody here.
-func (x *examination) events() []string {
-	return slices.DeleteFunc([]string{"pull_request", "issue_comment", "check_run", "merge_group", "workflow_run"}, func(e string) bool { return !x.hook.Handles(e) })
+	x.found.add(isFine, f.Name, "we are @"+me.Login, "")
+	var repo func(context.Context, forge.Repo)
+	switch client := c.forgeClient.(type) {
+	case *github.Client:
+		x.c = client
+		g := &githubExamination{examination: x, c: client, hook: c.hook}
+		g.credential()
+		repo = g.repo
+	case *gitlab.Client:
+		x.c = client
+		g := &gitlabExamination{examination: x, c: client}
+		g.credential(ctx, me, bot)
+		repo = g.repo
+	}
+	repos := []forge.Repo{only}
+	if only.Name == "" {
+		if repos, err = x.repos(ctx, c, bot); err != nil {
+			x.found.add(isFailure, f.Name, "the repositories cannot be listed: "+err.Error(), "name one: signalbox check "+f.Name+":OWNER/REPO")
+			return x.found, nil
+		}
+	}
+	if len(repos) == 0 {
+		x.found.add(isWarning, f.Name, "no repository is known to look at", "name one: signalbox check "+f.Name+":OWNER/REPO")
+	}
+	for _, r := range repos[:min(len(repos), reposChecked)] {
+		repo(ctx, r)
+	}
+	if n := len(repos) - reposChecked; n > 0 {
+		x.found.add(isWarning, f.Name, fmt.Sprintf("%d more repositories were not looked at", n), "name one: signalbox check "+f.Name+":OWNER/REPO")
+	}
+	return x.found, nil
 }
 
 // reposChecked bounds how many repositories are looked at where none is named.
 const reposChecked = 20
 
-func (x *examination) forge(ctx context.Context, only forge.Repo) {
-	me, _, err := x.c.Self(ctx)
-	if err != nil {
-		x.found.add(isFailure, x.at.Name, "the forge does not take our credential: "+err.Error(), "check SIGNALBOX_GITHUB_TOKEN, or the App's id and private key, and that the App is installed")
-		return
-	}
-	x.found.add(isFine, x.at.Name, "we are @"+me.Login, "")
-	if !x.app() {
-		x.found.add(isWarning, x.at.Name, "with a token the gate is a commit status, which anyone with statuses: write can overwrite; there are no buttons, and no merge queue",
-			"use a GitHub App: docs/operating.md lists its permissions")
-	}
-	repos := []forge.Repo{only}
-	if only.Name == "" {
-		if repos, err = x.repos(ctx); err != nil {
-			x.found.add(isFailure, x.at.Name, "the repositories cannot be listed: "+err.Error(), "name one: signalbox check "+x.at.Name+":OWNER/REPO")
-			return
-		}
-	}
-	if len(repos) == 0 {
-		x.found.add(isWarning, x.at.Name, "no repository is known to look at", "name one: signalbox check "+x.at.Name+":OWNER/REPO")
-	}
-	for _, r := range repos[:min(len(repos), reposChecked)] {
-		x.repo(ctx, r)
-	}
-	if n := len(repos) - reposChecked; n > 0 {
-		x.found.add(isWarning, x.at.Name, fmt.Sprintf("%d more repositories were not looked at", n), "name one: signalbox check "+x.at.Name+":OWNER/REPO")
-	}
-}
+// app says that we are a GitHub App.
+func (x *examination) app() bool { return x.at.AppID != 0 }
 
-// repos are those the allow-list names in full, or else those the App sees.
-func (x *examination) repos(ctx context.Context) ([]forge.Repo, error) {
+// repos are those the allow-list names in full, or else those that the App or the access token is for.
+func (x *examination) repos(ctx context.Context, c sweeps.Lister, bot bool) ([]forge.Repo, error) {
 	var out []forge.Repo
 	names, wild := x.cfg.named(x.at.Name)
 	for _, n := range names {
@@ -262,14 +246,14 @@ func (x *examination) repos(ctx context.Context) ([]forge.Repo, error) {
 	installations := []int64{0}
 	if x.app() {
 		var err error
-		if installations, err = pages(func(page int) ([]int64, int, error) { return x.c.Installations(ctx, page) }); err != nil {
+		if installations, err = pages(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) }); err != nil {
 			return nil, err
 		}
-	} else if !wild {
+	} else if !bot && !wild {
 		return nil, nil // a person's token sees what is none of our business
 	}
 	for _, i := range installations {
-		list, err := pages(func(page int) ([]forge.Repo, int, error) { return x.c.Repos(ctx, i, page) })
+		list, err := pages(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, i, page) })
 		if err != nil {
 			return nil, err
 		}
@@ -290,180 +274,15 @@ func pages[T any](read func(page int) ([]T, int, error)) (all []T, err error) {
 	return all, nil
 }
 
-// repo looks at one repository.
-func (x *examination) repo(ctx context.Context, r forge.Repo) {
-	where := x.at.Name + ":" + r.Name
-	found, branch, err := x.c.Named(ctx, r)
-	if err != nil {
-		x.found.add(isFailure, where, "it cannot be seen: "+err.Error(), "install the App on it, or give the token access")
-		return
-	}
-	r, where = found, x.at.Name+":"+found.Name
-	if !x.cfg.Allowed(r) {
-		x.found.add(isFailure, where, "SIGNALBOX_REPOS does not name it: its deliveries are answered and forgotten", "add "+r.Name+" to SIGNALBOX_REPOS")
-	}
-	gate := x.cfg.Gate(r)
-	queue := x.protection(ctx, r, where, branch, gate)
-	x.rights(ctx, r, where, gate, queue)
-	x.webhook(ctx, r, where)
-	x.label(ctx, r, where, gate)
-	x.approval(ctx, r, where, gate)
-	x.bots(ctx, r, where, gate)
-}
-
 // unread tells that something cannot be looked at, which is no failure of what it is about.
 func (x *examination) unread(where, what string, err error, mend string) {
 	x.found.add(isWarning, where, what+" cannot be read: "+err.Error(), mend)
 }
 
-func (x *examination) protection(ctx context.Context, r forge.Repo, where, branch string, gate Gate) (queue bool) {
-	p, err := x.c.Protection(ctx, r, branch)
-	if err != nil {
-		x.unread(where, "the protection of "+branch, err, "give the App Contents: read, the token access to the repository")
-		return false
-	}
-	if p.MergeQueue && !x.app() {
-		x.found.add(isFailure, where, branch+" has a merge queue, and with a token no check of a merge group can be written: nothing would ever merge",
-			"use a GitHub App, or take the merge queue off")
-	}
-	names := []string{gate.Check}
-	for _, t := range gate.Triggers {
-		if t.Kind != ActionsApproval {
-			names = append(names, gate.PresubmitName(t))
-		}
-	}
-	for i, name := range names {
-		x.required(where, branch, name, i == 0, p)
-	}
-	return p.MergeQueue
-}
-
-func (x *examination) required(where, branch, name string, isGate bool, p github.Protection) {
-	mend := "Settings → Rules → Rulesets: require " + quote(name) + " on " + branch
-	if x.app() {
-		mend += ", with our App as its source"
-	}
-	severity := isWarning
-	if isGate {
-		severity = isFailure
-	}
-	i := slices.IndexFunc(p.Required, func(q github.Required) bool { return q.Name == name })
-	if i < 0 {
-		x.found.add(severity, where, branch+" does not require the check "+quote(name)+": pull requests can be merged without it", mend)
-		return
-	}
-	// Where several rules name it, one that pins it to us is enough, and one that pins it to somebody else spoils all.
-	ours, others := false, false
-	for _, q := range p.Required {
-		if q.Name == name {
-			ours = ours || q.App == x.at.AppID && x.app()
-			others = others || q.App != 0 && q.App != x.at.AppID
-		}
-	}
-	switch {
-	case others:
-		x.found.add(isFailure, where, "the required check "+quote(name)+" is pinned to another App: ours can never satisfy it", mend)
-	case x.app() && !ours:
-		x.found.add(isFailure, where, "the required check "+quote(name)+" is not pinned to our App: any workflow that may write checks or statuses can forge it", mend)
-	default:
-		x.found.add(isFine, where, branch+" requires the check "+quote(name), "")
-	}
-}
-
-// rights compares what we may do with what the gate does.
-func (x *examination) rights(ctx context.Context, r forge.Repo, where string, gate Gate, queue bool) {
-	have, err := x.c.Rights(ctx, r)
-	if err != nil {
-		x.unread(where, "what we may do", err, "")
-		return
-	}
-	teams := slices.ContainsFunc(slices.Concat(gate.Trust, gate.Auto), func(r forge.Rule) bool { return r.Kind == "team" })
-	if !x.app() {
-		x.scopes(where, have, r.Private, teams)
-		return
-	}
-	need := map[string]string{"metadata": "read", "pull_requests": "write", "checks": "write", "contents": "read"}
-	for _, t := range gate.Triggers {
-		switch t.Kind {
-		case Workflow, ActionsApproval:
-			need["actions"] = "write"
-		case RepositoryDispatch:
-			need["contents"] = "write"
-		case HTTP, GitLabPipeline, Runner:
-		}
-	}
-	if teams {
-		need["members"] = "read"
-	}
-	if queue {
-		need["merge_queues"] = "read"
-	}
-	before := len(x.found)
-	for _, name := range slices.Sorted(maps.Keys(need)) {
-		if got := have.Permissions[name]; got != need[name] && got != "write" && got != "admin" {
-			x.found.add(isFailure, where, fmt.Sprintf("the App lacks the permission %s: %s", name, need[name]),
-				"grant it in the App's settings, then accept it in the installation's")
-		}
-	}
-	for _, e := range x.events() {
-		if !slices.Contains(have.Events, e) && (e != "merge_group" || queue) {
-			x.found.add(isFailure, where, "the App's webhook does not send "+e, "tick the event in the App's settings")
-		}
-	}
-	if len(x.found) == before {
-		x.found.add(isFine, where, "the App has every permission and event it needs", "")
-	}
-}
-
-func (x *examination) scopes(where string, have github.Rights, private, teams bool) {
-	switch {
-	case have.Fine:
-		x.found.add(isWarning, where, "the token does not tell what it may do",
-			"see to it that it has Pull requests, Commit statuses and Actions: read and write; Contents and Webhooks: read")
-	case !slices.Contains(have.Scopes, "repo") && (private || !slices.Contains(have.Scopes, "public_repo")):
-		x.found.add(isFailure, where, "the token lacks the scope repo", "make one that has it, or a fine-grained one")
-	case teams && !slices.ContainsFunc(have.Scopes, func(s string) bool { return strings.HasSuffix(s, ":org") }):
-		x.found.add(isFailure, where, "the token lacks the scope read:org, and the policy names a team", "make one that has it")
-	default:
-		x.found.add(isFine, where, "the token has the scopes it needs", "")
-	}
-}
-
-func (x *examination) webhook(ctx context.Context, r forge.Repo, where string) {
-	list, err := x.c.Webhooks(ctx, r)
-	if err != nil {
-		x.unread(where, "the webhook", err, "without it there is no delivery log either: lost deliveries are only found by comparing; give the token Webhooks: read")
-		return
-	}
-	path := "/webhooks/" + x.at.Name
-	hooks := slices.DeleteFunc(slices.Clone(list), func(h github.Webhook) bool { return !h.Ours })
-	if len(hooks) == 0 {
-		x.found.add(isFailure, where, "no webhook sends to "+path, "set the address of the webhook to https://YOUR-HOST"+path)
-		return
-	}
-	for _, h := range hooks {
-		before := len(x.found)
-		bad := func(what, mend string) { x.found.add(isFailure, where, "the webhook to "+host(h.URL)+" "+what, mend) }
-		if !h.Active {
-			bad("is switched off", "tick Active in its settings")
-		}
-		if h.ContentType != "json" {
-			bad("sends forms", "set its content type to application/json")
-		}
-		if !h.Secret {
-			bad("has no secret: every delivery is refused", "set it to SIGNALBOX_GITHUB_WEBHOOK_SECRET")
-		}
-		for _, e := range x.events() {
-			if !x.app() && !slices.Contains(h.Events, e) && !slices.Contains(h.Events, "*") && e != "merge_group" && e != "check_run" {
-				bad("does not send "+e, "tick the event in its settings")
-			}
-		}
-		if h.Insecure {
-			x.found.add(isWarning, where, "the webhook to "+host(h.URL)+" does not verify our certificate", "enable SSL verification in its settings")
-		}
-		if len(x.found) == before {
-			x.found.add(isFine, where, "the webhook to "+host(h.URL)+" is active, signed, and sends JSON", "")
-		}
+// allowed tells of a repository whose deliveries are not taken.
+func (x *examination) allowed(r forge.Repo, where string) {
+	if !x.cfg.Allowed(r) {
+		x.found.add(isFailure, where, "SIGNALBOX_REPOS does not name it: its deliveries are answered and forgotten", "add "+r.Name+" to SIGNALBOX_REPOS")
 	}
 }
 
@@ -492,21 +311,6 @@ func (x *examination) label(ctx context.Context, r forge.Repo, where string, gat
 	}
 }
 
-func (x *examination) approval(ctx context.Context, r forge.Repo, where string, gate Gate) {
-	if !slices.ContainsFunc(gate.Triggers, func(t Trigger) bool { return t.Kind == ActionsApproval }) {
-		return
-	}
-	const all, mend = "all_external_contributors", "Settings → Actions → General: require approval for all external contributors"
-	switch policy, err := x.c.ForkApproval(ctx, r); {
-	case err != nil:
-		x.unread(where, "the approval policy of Actions", err, mend+" (see to it by hand, or give us Administration: read)")
-	case policy != all:
-		x.found.add(isFailure, where, "Actions holds back runs by the policy "+policy+": others start without approval", mend)
-	default:
-		x.found.add(isFine, where, "Actions holds back the runs of all external contributors", "")
-	}
-}
-
 // bots names the bots whose pull requests would wait for a person each time.
 func (x *examination) bots(ctx context.Context, r forge.Repo, where string, gate Gate) {
 	bots, err := x.c.RecentBots(ctx, r)
@@ -515,13 +319,17 @@ func (x *examination) bots(ctx context.Context, r forge.Repo, where string, gate
 		return
 	}
 	for _, login := range slices.Sorted(maps.Keys(bots)) {
-		slug := strings.TrimSuffix(login, "[bot]")
+		slug, isApp := strings.CutSuffix(login, "[bot]")
+		rule := "user:" + login
+		if isApp {
+			rule = "app:" + slug
+		}
 		if slices.ContainsFunc(gate.Auto, func(r forge.Rule) bool {
 			return r.Kind == "app" && strings.EqualFold(r.Value, slug) || r.Kind == "user" && strings.EqualFold(r.Value, login)
 		}) {
 			continue
 		}
 		x.found.add(isWarning, where, fmt.Sprintf("@%s opened %d of the last 100 pull requests and is not trusted to run CI unasked", login, bots[login]),
-			"if it should be: add app:"+slug+" to SIGNALBOX_AUTO")
+			"if it should be: add "+rule+" to SIGNALBOX_AUTO")
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,13 +17,19 @@ import (
 func (f *Forge) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, answer := range map[string]func(call) (int, any){
-		"GET /user":                               func(c call) (int, any) { return 200, c.me.shown() },
-		"GET /users/{id}":                         f.getUser,
-		"GET /projects":                           f.listProjects,
-		"GET /projects/{id}/members/all/{user}":   f.getMember,
-		"GET /projects/{id}/merge_requests":       f.listMerges,
-		"GET /projects/{id}/merge_requests/{iid}": f.getMerge,
-		"PUT /projects/{id}/merge_requests/{iid}": f.putMerge,
+		"GET /user":                                                     func(c call) (int, any) { return 200, c.me.shown() },
+		"GET /users/{id}":                                               f.getUser,
+		"GET /personal_access_tokens/self":                              f.getToken,
+		"GET /groups/{group}/members/all/{user}":                        f.getGroupMember,
+		"GET /projects":                                                 f.listProjects,
+		"GET /projects/{id}":                                            f.getProject,
+		"GET /projects/{id}/labels/{label}":                             f.getLabel,
+		"POST /projects/{id}/labels":                                    f.postLabel,
+		"GET /projects/{id}/repository/files/{path}/raw":                f.getFile,
+		"GET /projects/{id}/members/all/{user}":                         f.getMember,
+		"GET /projects/{id}/merge_requests":                             f.listMerges,
+		"GET /projects/{id}/merge_requests/{iid}":                       f.getMerge,
+		"PUT /projects/{id}/merge_requests/{iid}":                       f.putMerge,
 		"GET /projects/{id}/merge_requests/{iid}/resource_label_events": f.labelEvents,
 		"GET /projects/{id}/merge_requests/{iid}/notes":                 f.listNotes,
 		"POST /projects/{id}/merge_requests/{iid}/notes":                f.postNote,
@@ -58,6 +66,11 @@ func (f *Forge) answer(w http.ResponseWriter, r *http.Request, route string, ans
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, route)
 	status, body := f.prepared(w, r, route, answer)
+	if text, ok := body.(raw); ok {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, string(text)) // as below
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client has gone: there is nobody left to tell
@@ -157,6 +170,69 @@ func (f *Forge) getUser(c call) (int, any) {
 	}
 	return 404, refusal("404 User Not Found")
 }
+
+func (f *Forge) getToken(c call) (int, any) {
+	v := map[string]any{"id": 1, "scopes": c.me.Scopes, "active": true, "expires_at": nil}
+	if c.me.Expires != "" {
+		v["expires_at"] = c.me.Expires
+	}
+	return 200, v
+}
+
+// getGroupMember finds members of the group and of those above it.
+func (f *Forge) getGroupMember(c call) (int, any) {
+	path := c.PathValue("group")
+	if f.groups[path] == nil {
+		return 404, refusal("404 Group Not Found")
+	}
+	u, level := f.user(c.PathValue("user")), 0
+	for ok := true; u != nil && ok; {
+		level = max(level, f.groups[path][u.ID])
+		i := strings.LastIndex(path, "/")
+		if ok = i > 0; ok {
+			path = path[:i]
+		}
+	}
+	if level == 0 {
+		return 404, refusal("404 Not found")
+	}
+	m := u.shown()
+	m["access_level"] = level
+	return 200, m
+}
+
+func (f *Forge) getProject(c call) (int, any) {
+	v := maps.Clone(c.p.settings)
+	v["id"], v["path_with_namespace"] = c.p.ID, c.p.Path
+	v["permissions"] = map[string]any{"project_access": map[string]any{"access_level": c.p.members[c.me.ID]}, "group_access": nil}
+	return 200, v
+}
+
+func (f *Forge) getLabel(c call) (int, any) {
+	if name := c.PathValue("label"); c.p.labels[name] {
+		return 200, map[string]any{"id": 1, "name": name}
+	}
+	return 404, refusal("404 Label Not Found")
+}
+
+func (f *Forge) postLabel(c call) (int, any) {
+	name := c.text("name")
+	if c.p.labels[name] || name == "" || c.text("color") == "" {
+		return 409, refusal("Label already exists")
+	}
+	c.p.labels[name] = true
+	return 201, map[string]any{"id": 1, "name": name}
+}
+
+func (f *Forge) getFile(c call) (int, any) {
+	if text, ok := c.p.files[c.PathValue("path")]; ok && c.URL.Query().Get("ref") != "" {
+		return 200, raw(text)
+	}
+	return 404, refusal("404 File Not Found")
+}
+
+// raw is an answer that is no JSON.
+type raw string
 
 func (f *Forge) listProjects(c call) (int, any) {
 	var out []map[string]any

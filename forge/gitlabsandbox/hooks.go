@@ -21,6 +21,9 @@ type Hook struct {
 	SigningToken string
 	// URL and Status are what the API tells of it; Status is executable, temporarily_disabled or disabled.
 	URL, Status string
+	// Insecure: certificates are not verified. Less: merge requests and notes are not told of. Old: an older GitLab, which
+	// does not say whether there is a secret or a signing token.
+	Insecure, Less, Old bool
 }
 
 // SetHook makes the project tell of what happens.
@@ -36,7 +39,15 @@ func (f *Forge) listHooks(c call) (int, any) {
 	}
 	list := []any{}
 	if c.p.hook != (Hook{}) {
-		list = append(list, map[string]any{"id": 1, "url": c.p.hook.URL, "project_id": c.p.ID, "alert_status": c.p.hook.Status, "disabled_until": nil})
+		h := c.p.hook
+		v := map[string]any{
+			"id": 1, "url": h.URL, "project_id": c.p.ID, "alert_status": h.Status, "disabled_until": nil, "enable_ssl_verification": !h.Insecure,
+			"merge_requests_events": !h.Less, "note_events": !h.Less, "pipeline_events": true,
+		}
+		if !h.Old {
+			v["token_present"], v["signing_token_present"] = h.Secret != "", h.SigningToken != ""
+		}
+		list = append(list, v)
 	}
 	return page(c, list)
 }

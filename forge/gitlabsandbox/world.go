@@ -29,6 +29,7 @@ type Forge struct {
 	ids      int64
 	users    []*User
 	projects []*Project
+	groups   map[string]map[int64]int // roles by path and account
 	locks    locks
 	lag      time.Duration  // until a pushed commit is seen
 	before   func()         // runs once, before the next merge-request pipeline is made
@@ -39,7 +40,7 @@ type Forge struct {
 
 // New makes an empty GitLab on a clock.
 func New(clock func() time.Time) *Forge {
-	return &Forge{clock: clock, ids: 100, locks: newLocks(), failing: map[string]int{}}
+	return &Forge{clock: clock, ids: 100, groups: map[string]map[int64]int{}, locks: newLocks(), failing: map[string]int{}}
 }
 
 func (f *Forge) id() int64 { f.ids++; return f.ids }
@@ -56,13 +57,16 @@ type User struct {
 	Token string
 	Bot   bool
 	State string // "active"
+
+	Scopes  []string // of the token
+	Expires string   // its last day, "2026-12-31"; empty = never
 }
 
 // AddUser makes an account; bot: that of a project access token.
 func (f *Forge) AddUser(login string, bot bool) *User {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := &User{ID: f.id(), Login: login, Bot: bot, State: "active"}
+	u := &User{ID: f.id(), Login: login, Bot: bot, State: "active", Scopes: []string{"api"}}
 	u.Token = fmt.Sprintf("glpat-%s-%d", login, u.ID)
 	f.users = append(f.users, u)
 	return u
@@ -79,6 +83,9 @@ type Project struct {
 	merges    []*Merge
 	pipelines []*Pipeline
 	commits   map[string]commit // those of its own branches
+	settings  map[string]any
+	labels    map[string]bool   // known by name
+	files     map[string]string // by path, on every branch
 	jobs      []*Status
 	posts     []Status
 	size      int // of a pipeline, in jobs
@@ -88,12 +95,42 @@ type Project struct {
 func (f *Forge) AddProject(path string, members map[*User]int) *Project {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := &Project{ID: f.id(), Path: path, f: f, members: map[int64]int{}, commits: map[string]commit{}, size: 1000}
+	p := &Project{ID: f.id(), Path: path, f: f, members: map[int64]int{}, commits: map[string]commit{}, size: 1000, labels: map[string]bool{}, files: map[string]string{}}
+	p.settings = map[string]any{
+		"visibility": "public", "default_branch": "main", "ci_config_path": ".gitlab-ci.yml@octo/ci", "merge_pipelines_enabled": false,
+		"ci_allow_fork_pipelines_to_run_in_parent_project": true, "only_allow_merge_if_pipeline_succeeds": true, "allow_merge_on_skipped_pipeline": false,
+	}
 	for u, level := range members {
 		p.members[u.ID] = level
 	}
 	f.projects = append(f.projects, p)
 	return p
+}
+
+// Set changes a setting, by the API's name; a nil is one that this GitLab does not tell.
+func (p *Project) Set(name string, value any) {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	if p.settings[name] = value; value == nil {
+		delete(p.settings, name)
+	}
+}
+
+// AddFile puts a file onto every branch.
+func (p *Project) AddFile(path, text string) {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	p.files[path] = text
+}
+
+// AddGroup makes a group, "octo/crew", with members by role. Members of a group are members of those beneath it.
+func (f *Forge) AddGroup(path string, members map[*User]int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[path] = map[int64]int{}
+	for u, level := range members {
+		f.groups[path][u.ID] = level
+	}
 }
 
 // SetMember changes a role; 0 ends the membership.
@@ -213,6 +250,7 @@ func (m *Merge) update(by *User, c Change) {
 	for _, l := range c.Add {
 		if !slices.Contains(m.labels, l) {
 			m.labels = append(slices.Clone(m.labels), l)
+			m.project.labels[l] = true
 			m.history = append(m.history, labelEvent{f.id(), true, l, by, m.updated})
 		}
 	}
