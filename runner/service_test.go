@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -502,12 +503,16 @@ func (c cut) Do(r *http.Request) (*http.Response, error) {
 	u.Host = strings.TrimPrefix(strings.TrimSuffix(to, "/api/actions"), "http://")
 	r.URL = &u
 	res, err := network.Do(r)
-	if err == nil && after {
-		_, _ = io.Copy(io.Discard, res.Body)
-		_ = res.Body.Close()
+	if err != nil { // a server was killed
 		return nil, errCut
 	}
-	return res, err
+	b, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || after {
+		return nil, errCut
+	}
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	return res, nil
 }
 
 // witness sees what is delivered, before the network may lose it.
@@ -608,14 +613,15 @@ func (p *peer) work(ctx context.Context, w *witness, net cut) {
 	}
 }
 
-// Many jobs, several servers on one Redis, a network that loses a fifth of all calls: every run ends once, every job
-// ran once, no key has two tasks and no task two keys. SIGNALBOX_SOAK=1 makes it ten thousand jobs.
+// Many jobs, three server processes on one Redis that are killed one after another, a network that loses a fifth of all
+// calls: every run ends once, every job ran once, no key has two tasks and no task two keys. SIGNALBOX_SOAK=1 makes it ten
+// thousand jobs.
 func TestManyJobsOverABadNetwork(t *testing.T) {
 	runs, peers := 150, 6
 	if os.Getenv("SIGNALBOX_SOAK") != "" {
 		runs, peers = 5000, 16
 	}
-	servers := several(t, 3)
+	servers, kill := processes(t, 3)
 	w := &witness{keys: map[string]int64{}, of: map[int64]string{}, ran: map[string]int{}}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -634,7 +640,12 @@ func TestManyJobsOverABadNetwork(t *testing.T) {
 		all = append(all, o.Run)
 	}
 	results := map[forge.CheckState]int{}
+	kills := 0
 	for i, r := range all {
+		if i%(runs/10) == runs/20 {
+			kill(kills % 3)
+			kills++
+		}
 		got := patiently(t, servers[i%3], r)
 		ends := 0
 		for _, x := range got {
@@ -659,7 +670,7 @@ func TestManyJobsOverABadNetwork(t *testing.T) {
 	if err != nil || len(p.Jobs)+len(p.Tasks)+len(p.Runs)+len(p.Waiting) != 0 || p.LastTask != int64(2*runs) {
 		t.Errorf("left over: %d jobs, %d tasks, %d runs of %d tasks, %v", len(p.Jobs), len(p.Tasks), len(p.Runs), p.LastTask, err)
 	}
-	t.Logf("%d runs: %v", runs, results)
+	t.Logf("%d runs: %v; %d tasks, %d kills", runs, results, p.LastTask, kills)
 }
 
 // patiently is reports, as long as anything at all goes on.
