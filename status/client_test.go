@@ -612,6 +612,16 @@ func TestLateCallIsNotOvertaken(t *testing.T) {
 	l.ends(t, c, "delivered")
 }
 
+// A call that may still land is not repeated before it can be believed that it will not.
+func TestLateCallIsNotRepeated(t *testing.T) {
+	l := newLoop(t)
+	l.hub.delay = func() time.Duration { return 40 * time.Second }
+	l.hub.fate = func() fail { return late }
+	a := l.begin(t, Create{Context: "a", Content: said(forge.StatusRunning)})
+	l.shows(t, "a", forge.StatusRunning, 1)
+	l.ends(t, a, "delivered")
+}
+
 // What landed without an answer is found, and is not written twice.
 func TestLostAnswerIsFound(t *testing.T) {
 	l := newLoop(t)
