@@ -16,12 +16,12 @@ help: ## list the targets
 build: ## build the static binary bin/signalbox
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/signalbox ./cmd/signalbox
 
-test: ## everything that CI runs: vet, and all tests on a real Redis
+test: ## vet, and all tests on a real Redis; CI runs this and e2e
 	@build/redis.sh
 	$(GO) vet ./...
 	$(GO) test -shuffle=on -timeout 10m ./...
 
-e2e: ## a stock Gitea runner against the runner service (needs git; builds the runner, the first time from the Go proxy)
+e2e: ## jobs on a stock Gitea runner, built here, the first time from the Go proxy; SIGNALBOX_E2E_RUNNER=PATH takes another (Forgejo)
 	$(GO) test -tags e2e -count=1 -timeout 10m ./e2e
 
 race: ## all tests under the race detector (needs a C compiler)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/forge/sandbox"
 	"github.com/signalbox-ci/signalbox/lock"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/runner"
@@ -107,6 +108,9 @@ type house struct {
 	stop    func()
 	sha     string
 	file    string // .signalbox/presubmit.yaml
+	clone   string // what git fetches
+	token   string // with which password; empty = the repository is public
+	secrets map[string]string
 
 	mu   sync.Mutex
 	lose map[string]int // answers of a call still to be lost
@@ -116,7 +120,7 @@ type house struct {
 func newHouse(t *testing.T, file string) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", clock: &clock{}, file: file, lose: map[string]int{}, lost: map[string]int{}}
-	h.sha = h.repository()
+	h.sha, h.clone = h.repository(), h.dir+"/repo"
 	h.open()
 	t.Cleanup(func() { h.stop() })
 	return h
@@ -136,7 +140,7 @@ func (h *house) repository() string {
 	if err := os.MkdirAll(h.dir+"/repo", 0o700); err != nil {
 		h.t.Fatal(err)
 	}
-	git("init", "-q", ".")
+	git("init", "-q", "-b", "main", ".")
 	if err := os.WriteFile(h.dir+"/repo/check.sh", []byte("echo from the checkout of $(git rev-parse HEAD)\n"), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
@@ -158,6 +162,7 @@ func (h *house) open() {
 	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
 	s, err := runner.New(runner.Options{
 		Engine: e, Store: st, Pool: runner.Subject("test", "default"), Key: []byte("a key of the test"), Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+		Secrets: func(forge.Repo) map[string]string { return h.secrets }, Source: func(string) (runner.Source, error) { return h, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,16 +225,14 @@ func (h *house) File(context.Context, forge.Repo, string, string) ([]byte, error
 	return []byte(h.file), nil
 }
 
-func (h *house) Clone(forge.Repo) string { return h.dir + "/repo" }
+func (h *house) Clone(forge.Repo) string { return h.clone }
 
-// CheckoutToken refuses: the repository is public.
-func (h *house) CheckoutToken(context.Context, forge.Repo) (string, error) {
-	return "", errors.New("no token")
-}
+// CheckoutToken is the house's.
+func (h *house) CheckoutToken(context.Context, forge.Repo) (string, error) { return h.token, nil }
 
 func (h *house) run() forge.Run {
 	return forge.Run{
-		Key: "sb1-run", Ref: forge.Ref{Repo: forge.Repo{Instance: "test", ID: 1, Name: "o/r"}, Number: 7}, SHA: h.sha, BaseSHA: h.sha,
+		Key: "sb1-run", Ref: forge.Ref{Repo: forge.Repo{Instance: "test", ID: 1, Name: "o/r", Private: h.token != ""}, Number: 7}, SHA: h.sha, BaseSHA: h.sha,
 	}
 }
 
@@ -516,14 +519,84 @@ func TestKilledRunnerIsReplaced(t *testing.T) {
 	h.verdict(forge.CheckSuccess)
 }
 
-// This runner sends no request key: a task whose answer is lost comes back when its accept lease is over, and runs once.
+// A private repository is checked out with a token that is left nowhere, and secrets are seen by the job alone.
+func TestPrivateRepositoryAndSecrets(t *testing.T) {
+	const secret = "correct-horse\nbattery-staple"
+	h := newHouse(t, job("  secrets: [DEPLOY_KEY]\n", `bash check.sh
+if grep -rqF "$(cat "$SHARED/token")" . ; then touch "$SHARED/left"; fi
+env > "$SHARED/env"
+echo "$DEPLOY_KEY"; printf '%s' "$DEPLOY_KEY" | fold -w 5; cat "$SHARED/token"; test "$DEPLOY_KEY" = "$(printf 'correct-horse\nbattery-staple')"`))
+	f := sandbox.New(sandbox.Options{Seed: t.Name()})
+	server, err := f.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	u := f.AddUser("u")
+	if err := f.AddRepo("o/r", sandbox.RepoOptions{Private: true, Permissions: map[*sandbox.User]string{u: "read"}}).ServeGit(t.Context(), h.dir+"/repo"); err != nil {
+		t.Fatal(err)
+	}
+	h.clone, h.token, h.secrets = server.URL+"/o/r.git", u.Token, map[string]string{"DEPLOY_KEY": secret}
+	if err := os.WriteFile(h.dir+"/token", []byte(u.Token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newHand(t, h, "linux")
+	h.start()
+	h.verdict(forge.CheckSuccess)
+	log := h.log()
+	if !strings.Contains(log, "from the checkout of "+h.sha) {
+		t.Errorf("no checkout:\n%s", log)
+	}
+	env, err := os.ReadFile(h.dir + "/env")
+	if err != nil || h.exists("left") || strings.Contains(string(env), u.Token) {
+		t.Errorf("the token is left in the checkout (%v) or the job's environment, %v:\n%s", h.exists("left"), err, env)
+	}
+	for _, hidden := range []string{u.Token, "correct-horse", "battery-staple", " corre\n", " aple\n"} {
+		if strings.Contains(log, hidden) {
+			t.Errorf("the log shows %q:\n%s", hidden, log)
+		}
+	}
+}
+
+// The whole thing: webhooks, gate, label, a job on this runner, a green check whose link answers, in one process that is
+// the product's own.
+func TestWebhookToGreenCheck(t *testing.T) {
+	bin := t.TempDir() + "/signalbox"
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../cmd/signalbox").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), bin, "demo", "--exit", "--runner-bin", build(t)).CombinedOutput()
+	for _, want := range []string{
+		"ok   the presubmit check links to its log", "      | ", "ok   presubmit check at ", "ok   the job's own check", "ok   the log says once", "ok   the secret is not in the log",
+		"Every expectation held.",
+	} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Fatalf("%v, without %q:\n%s", err, want, out)
+		}
+	}
+}
+
+// keyed says whether the runner sends request keys: Forgejo's does (forgejo/runner, pull request 1393).
+func keyed(t *testing.T) bool {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), build(t), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(strings.ToLower(string(out)), "forgejo")
+}
+
+// A task whose answer is lost runs once. A runner with request keys asks for it again; without, it comes back when its
+// accept lease is over.
 func TestLostFetchTask(t *testing.T) {
 	h := newHouse(t, job("", `echo ran >> "$SHARED/ran"`))
 	h.losing("FetchTask", 1)
 	newHand(t, h, "linux")
 	h.start()
 	until(t, "the answer is lost", func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.lost["FetchTask"] == 1 })
-	h.clock.forward(runner.AcceptTTL)
+	if !keyed(t) {
+		h.clock.forward(runner.AcceptTTL)
+	}
 	h.verdict(forge.CheckSuccess)
 	if b, err := os.ReadFile(h.dir + "/ran"); err != nil || string(b) != "ran\n" {
 		t.Errorf("the job %q, %v", b, err)

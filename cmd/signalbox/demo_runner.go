@@ -142,7 +142,7 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 		return err
 	}
 	link := ""
-	d.await(ctx, func() bool { // a check links to its log from when the job runs
+	d.await(ctx, func() bool { // a check links to its log once the pool has told of the run
 		link = a.repo.Check(a.change, "presubmit").DetailsURL()
 		return strings.HasPrefix(link, url+"/runs/")
 	})
@@ -158,6 +158,8 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 		d.await(ctx, func() bool { s := a.repo.Gate(a.change, "presubmit"); return s != "queued" && s != "in_progress" })
 	}, func() {
 		d.presubmit("success")
+		own := d.repo.Gate(a.change, "presubmit / greet")
+		d.check(own == "success", "the job's own check at %.7s is %q (want \"success\")", a.change, own)
 		log, err := fetch(ctx, link)
 		d.check(err == nil && strings.Count(log, "hello from commit "+a.change+"\n") == 1, "the log says once what the script said in a checkout of %.7s", a.change)
 		d.check(err == nil && strings.Contains(log, "looks like this -> ***\n") && !strings.Contains(log, actSecret), "the secret is not in the log")
