@@ -1,7 +1,8 @@
 //go:build e2e
 
-// Package e2e runs a stock Gitea runner against the service. Its runner is built from its own module, so that nothing
-// of it comes into ours. `make e2e` runs it; needed are git, bash and, the first time, the Go proxy.
+// Package e2e runs others' programs against the service: a stock Gitea runner, built from its own module, so that nothing
+// of it comes into ours, and a GitLab client of npm's. `make e2e` runs them; needed are git, bash, Node with npm and its
+// registry and, the first time, the Go proxy.
 package e2e
 
 import (
