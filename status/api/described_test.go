@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // how a TestMain ends
 }
 
 // description is openapi.yaml, and what of it the tests have seen.

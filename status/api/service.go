@@ -261,7 +261,7 @@ func told(err error, c *call) error {
 		p.status = http.StatusNotFound
 	case status.CodeRunExists:
 		p.status = http.StatusConflict
-		p.with("Location", runLink(c.at, no.Run))
+		p.header.Set("Location", runLink(c.at, no.Run))
 	case status.CodeBusy:
 		return locked()
 	case status.CodeInvalid, status.CodeSequence, status.CodeKeyReused, status.CodeTooManyContexts, status.CodeTooManyUpdates:

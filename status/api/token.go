@@ -24,7 +24,7 @@ const (
 	tokensMost  = 1000           // listed at once
 )
 
-// ErrNoToken: no token of that id is known, or it was revoked before.
+// ErrNoToken says that no token of that id is known, or that it was revoked before.
 var ErrNoToken = errors.New("no such token is known")
 
 // Grant is what a token of projects is good for, as it is stored: the token itself is not.
