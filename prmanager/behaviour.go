@@ -191,11 +191,11 @@ func (p Policy) do(ctx context.Context, at Forge, o RunOrder, e actor.Entry, now
 	return start(ctx, at.Reader, trigger, o, e, now, confirm)
 }
 
-// start starts a run once: a call that may have left before is looked for first, and "not found" is not believed
-// before Settle.
+// start starts a run once: a call that may have left before is looked for first where that is possible, and "not
+// found" is not believed before Settle.
 func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.Entry, now time.Time, confirm func(context.Context) error) actor.Outcome {
-	if !e.Unsure.IsZero() && o.Rerun.IsZero() { // running again is safe to be sent twice
-		receipt, found, err := trigger.Find(ctx, o.Run)
+	if at, ok := trigger.(Finder); ok && !e.Unsure.IsZero() && o.Rerun.IsZero() { // running again is safe to be sent twice
+		receipt, found, err := at.Find(ctx, o.Run)
 		switch wait := e.Unsure.Add(Settle).Sub(now); {
 		case err != nil:
 			return status.Outcome(fmt.Errorf("look for run %s: %w", o.Run.Key, err))
@@ -230,10 +230,12 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
 }
 
-// cancel stops a run. One whose receipt never came is looked for first.
+// cancel stops a run. One whose receipt never came is looked for first, where that is possible. Else a start that is
+// under way may still come after the cancel, which is therefore said again.
 func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now time.Time) actor.Outcome {
-	if o.Receipt.ID == "" && !o.Native {
-		receipt, found, err := trigger.Find(ctx, o.Run)
+	at, finds := trigger.(Finder)
+	if o.Receipt.ID == "" && !o.Native && finds {
+		receipt, found, err := at.Find(ctx, o.Run)
 		switch wait := later(e.Born, e.Unsure).Add(Settle).Sub(now); {
 		case err != nil && forge.Classify(err).Class == forge.NotFound:
 			return actor.Outcome{Code: actor.Done} // there is no such workflow: nothing was started
@@ -250,8 +252,8 @@ func cancel(ctx context.Context, trigger Trigger, o RunOrder, e actor.Entry, now
 	if err := trigger.Cancel(ctx, o.Run, o.Receipt); err != nil {
 		return status.Outcome(fmt.Errorf("cancel run %s: %w", o.Run.Key, err))
 	}
-	if wait := e.Unsure.Add(Settle).Sub(now); o.Native && !e.Unsure.IsZero() && wait > 0 {
-		return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("a run let go on for %s may still appear", o.Run.Key)}
+	if wait := e.Unsure.Add(Settle).Sub(now); (o.Native || !finds) && !e.Unsure.IsZero() && wait > 0 {
+		return actor.Outcome{Code: actor.Settling, After: wait, Err: fmt.Errorf("a run started for %s may still appear", o.Run.Key)}
 	}
 	return actor.Outcome{Code: actor.Done}
 }

@@ -83,6 +83,8 @@ type Report struct {
 	RunID   string           `json:"run_id,omitempty"`  // the CI side's id of the run, where it has one
 	Attempt int              `json:"attempt,omitempty"` // from 1; a later one follows a re-run
 	Jobs    []Job            `json:"jobs,omitempty"`    // all that the run has, where the CI side tells of them
+	Text    string           `json:"text,omitempty"`    // what the CI side says of it
+	Heard   int64            `json:"heard,omitempty"`   // the commit's number of what it passed on; 0 = it did not
 }
 
 // Job is one job of a run, as the CI side tells of it. Its name is text from the base branch.
@@ -225,7 +227,13 @@ func (e Effected) words() string {
 	}
 	return w
 }
-func (e RunReported) words() string { return "run " + plain(e.Key, 40) + " is " + string(e.State) }
+func (e RunReported) words() string {
+	w := "run " + plain(e.Key, 40) + " is " + plain(string(e.State), 20)
+	if e.Text != "" {
+		w += ": " + plain(e.Text, 100)
+	}
+	return w
+}
 func (e Commented) words() string {
 	w := "comment by " + name(e.By) + ":"
 	for i, c := range e.Commands {
@@ -314,12 +322,21 @@ func parse(s state.Subject, m state.Mail) ([]Event, error) {
 			err = errSHA
 		}
 		return []Event{NativeRan{n}}, err
+	case status.KindReported:
+		r, err := reportOf(m.Body)
+		return []Event{RunReported{r}}, err
 	case status.KindWritten:
 		w, err := decode[status.Written](m.Body)
 		return []Event{Written{w}}, err
 	default:
 		return nil, fmt.Errorf("no pull request reads mail of kind %q", plain(m.Kind, 40))
 	}
+}
+
+// reportOf is what a run's own token said to the commit, as any other report.
+func reportOf(body []byte) (Report, error) {
+	r, err := decode[status.Reported](body)
+	return Report{Key: r.Key, State: r.State, URL: r.URL, Text: r.Description, Heard: r.Seq}, err
 }
 
 // Why a mail can never be read.

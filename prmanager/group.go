@@ -133,9 +133,13 @@ func (b *Groups) Decide(s state.Subject, d GroupDoc, f GroupFacts, in actor.Inpu
 				d.Repo, d.SHA, d.Gone = g.Repo, g.SHA, d.Gone || g.Gone
 				d.Base, d.BaseSHA = strings.TrimPrefix(g.BaseRef, "refs/heads/"), g.BaseSHA
 			}
-		case KindReport:
+		case KindReport, status.KindReported:
+			read := decode[Report]
+			if m.Kind == status.KindReported {
+				read = reportOf
+			}
 			var r Report
-			if r, err = decode[Report](m.Body); err == nil {
+			if r, err = read(m.Body); err == nil {
 				line.In = append(line.In, RunReported{r}.words())
 				work().reported(r, counts)
 			}

@@ -25,12 +25,18 @@ type Labeller interface {
 
 // Trigger starts presubmits; one per SIGNALBOX_TRIGGER entry. Every error is a *forge.Fault.
 type Trigger interface {
-	// Find looks for a run started earlier under this key.
-	Find(ctx context.Context, run forge.Run) (receipt forge.Receipt, found bool, err error)
-	// Start starts the run. The caller has looked and confirmed before.
+	// Start starts the run. The caller has confirmed before, and has looked for it where the trigger is a Finder. Where
+	// it is none the run may be started again under its key, which starts nothing more.
 	Start(ctx context.Context, run forge.Run) (forge.Receipt, error)
-	// Cancel stops the run; a run that is gone or finished is a success.
+	// Cancel stops the run; a run that is gone or finished is a success. Where the trigger is no Finder the receipt may
+	// be empty, and the run one that was never started.
 	Cancel(ctx context.Context, run forge.Run, receipt forge.Receipt) error
+}
+
+// Finder is a Trigger whose CI side can be asked for a run started earlier under a key. At any other the CI knows runs
+// by their keys.
+type Finder interface {
+	Find(ctx context.Context, run forge.Run) (receipt forge.Receipt, found bool, err error)
 }
 
 // Watcher is a Trigger that can say what became of a run, for results whose delivery was lost. The zero RunState means

@@ -45,6 +45,7 @@ type Started struct {
 	Result  forge.CheckState `json:"result,omitempty"` // of the newest attempt; empty = nothing reported
 	Attempt int              `json:"attempt,omitempty"`
 	URL     string           `json:"url,omitempty"`
+	Text    string           `json:"text,omitempty"`    // what the CI side said last
 	Why     string           `json:"why,omitempty"`     // of Refused; of a native one also what could not be approved
 	Asked   bool             `json:"asked,omitempty"`   // the trigger has been wished for
 	Pending bool             `json:"pending,omitempty"` // … and no result has come
@@ -62,6 +63,7 @@ type Started struct {
 	ShownAttempt int              `json:"shown_attempt,omitempty"`
 	Seq          int64            `json:"seq,omitempty"`
 	News         bool             `json:"news,omitempty"`
+	Heard        int64            `json:"heard,omitempty"` // newest Report.Heard: its commit waits for an answer
 
 	// The repository's runs know the key before the trigger may leave (Filed), and later the run's id too.
 	Filing  bool   `json:"filing,omitempty"`
@@ -199,10 +201,15 @@ func (b bench) triggered(s Started, r actor.Result) Started {
 // reported books what became of a run. Only one that counts has a say; one that goes on without a grant is cancelled.
 func (b bench) reported(r Report, counts func(Started) bool) {
 	s, ok := b.runs[r.Key]
+	late := r.Heard != 0 && r.Heard <= s.Heard
+	if ok && r.Heard > s.Heard { // answered in any case
+		s.Heard, s.News = r.Heard, true
+		b.runs[r.Key] = s
+	}
 	id, attempt, had := s.Order.Receipt.ID, max(r.Attempt, 1), max(s.Attempt, 1)
 	r.State = concluded(r.State)
 	counted := ok && counts(s)
-	if !ok || s.Native || id != "" && r.RunID != "" && id != r.RunID || attempt < had || attempt == had && s.done() || counted && attempt <= s.Void {
+	if !ok || late || s.Native || id != "" && r.RunID != "" && id != r.RunID || attempt < had || attempt == had && s.done() || counted && attempt <= s.Void {
 		b.pass(RunStale)
 		return
 	}
@@ -223,7 +230,7 @@ func (b bench) reported(r Report, counts func(Started) bool) {
 		s.Result = r.State
 	}
 	s.Stage, s.Attempt = Accepted, attempt
-	s.URL = cmp.Or(r.URL, s.URL)
+	s.URL, s.Text = cmp.Or(r.URL, s.URL), plain(r.Text, 140)
 	b.runs[r.Key] = s
 }
 
@@ -376,12 +383,12 @@ func (b bench) file() {
 func (b bench) checks() {
 	for _, key := range keys(b.runs) {
 		s := b.runs[key]
-		show, title := forge.CheckQueued, "Queued"
+		show, title := forge.CheckQueued, cmp.Or(s.Text, "Queued")
 		switch {
 		case s.Native:
 			continue
 		case s.done() || !s.gone() && s.Result != "":
-			show, title = s.Result, words(s.Result)
+			show, title = s.Result, cmp.Or(s.Text, words(s.Result))
 			if failed := s.failed(); len(failed) > 0 {
 				title += ": " + cut(strings.Join(failed, ", "), 100)
 			}
@@ -401,7 +408,7 @@ func (b bench) checks() {
 		to := status.Subject(b.ref.Repo, s.Order.Run.SHA)
 		w := actor.Wish{Key: "check/" + key, Class: actor.Permitting, Kind: status.KindPresubmit, To: &to, Want: encoded(status.Presubmit{
 			Pull: b.s, Ref: b.ref, SHA: s.Order.Run.SHA, Key: key, Name: s.Order.Run.Presubmit, Seq: s.Seq,
-			State: show, Title: title, URL: s.URL, Attempt: s.Attempt, Tell: s.Stage == Checking, Jobs: s.parts(), Dry: b.dry,
+			State: show, Title: title, URL: s.URL, Attempt: s.Attempt, Tell: s.Stage == Checking, Heard: s.Heard, Jobs: s.parts(), Dry: b.dry,
 		})}
 		if show == forge.CheckCancelled || show == forge.CheckFailure {
 			w.Class = actor.Shutting

@@ -56,6 +56,7 @@ type life struct {
 	notes []Note // told by the world, delivered or not
 	next  int    // first not delivered
 	said  []Comment
+	heard int64
 }
 
 func newLife(t *testing.T, rt *rapid.T) *life {
@@ -70,7 +71,7 @@ func newLife(t *testing.T, rt *rapid.T) *life {
 	case 1:
 		m.policy.Trust = []forge.Rule{{Kind: "user", Value: "mona"}, {Kind: "app", Value: "helper"}}
 	case 2, 3:
-		m.policy.Presubmits = []Presubmit{presubmit("unit*"), presubmit("native!")}
+		m.policy.Presubmits = []Presubmit{presubmit("unit*"), presubmit("native!"), presubmit("http?")}
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "bare") == 0 {
 		m.policy.Presubmits = nil
@@ -107,7 +108,7 @@ func (l *life) act() {
 		"push", "push", "label", "label", "label", "unlabel", "draft", "close", "reopen", "base", "assign", "flap",
 		"deliver", "deliver", "deliver", "deliver", "deliver", "again", "lose", "late", "batch",
 		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
-		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence", "amid", "amid",
+		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence", "amid", "amid", "told",
 	}).Draw(rt, "act") {
 	case "push":
 		// A few commits only, so that heads come back.
@@ -258,6 +259,15 @@ func (l *life) act() {
 			})
 		}
 		m.run("")
+	case "told":
+		l.heard++
+		for _, k := range append(keys(m.d.Triggers), "sb1-nobody") {
+			m.post(status.KindReported, status.Reported{
+				Key: k, SHA: w.pull.Head.SHA, Seq: l.heard - rapid.Int64Range(0, 1).Draw(rt, "late"), Description: "<b>@everyone",
+				State: rapid.SampledFrom([]forge.CheckState{forge.CheckQueued, forge.CheckRunning, forge.CheckSuccess, forge.CheckFailure}).Draw(rt, "state"),
+			})
+		}
+		m.run("")
 	case "became":
 		for _, k := range keys(m.d.Triggers) {
 			w.after[k] = RunState{State: rapid.SampledFrom([]forge.CheckState{"", forge.CheckRunning, forge.CheckActionRequired, forge.CheckFailure}).Draw(rt, "state"), Attempt: 1}
@@ -330,6 +340,7 @@ func (l *life) deliver() {
 func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 	d, rt := step.Next, l.rt
 	g := d.Standing()
+	answered := map[string]int64{}
 	for _, w := range step.Wishes {
 		switch w.Kind {
 		case KindTrigger:
@@ -354,6 +365,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 		case status.KindPresubmit:
 			var told status.Presubmit
 			_ = json.Unmarshal(w.Want, &told)
+			answered[told.Key] = told.Heard
 			s, names := d.Triggers[told.Key], map[string]bool{}
 			for _, j := range told.Jobs {
 				if names[j.Name] || j.Name == "" || len(told.Jobs) > jobsKept || strings.ContainsAny(j.Name+j.Title+told.Title, "<>@\x1b`*") {
@@ -375,6 +387,11 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			if len(told.Title) > 140 || strings.ContainsAny(told.Title+told.Summary, "<>\x1b`*") {
 				rt.Fatalf("text is not safe: %q", told.Title)
 			}
+		}
+	}
+	for k, s := range d.Triggers {
+		if s.Heard > before.Triggers[k].Heard && answered[k] != s.Heard && !s.Native {
+			rt.Fatalf("%s was told number %d and answers nothing", k, s.Heard)
 		}
 	}
 	for k, s := range d.Triggers { // I1
@@ -469,7 +486,7 @@ func (l *life) end() {
 	}
 	for k, r := range w.runs { // I1, and once
 		s := d.Triggers[k]
-		if r.starts > 1 {
+		if r.starts > 1 && s.Order.Trigger != "blind" {
 			say("%s started %d times", k, r.starts)
 		}
 		over := r.native && slices.ContainsFunc(slices.Collect(maps.Values(d.Triggers)), func(o Started) bool {

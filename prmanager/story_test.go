@@ -169,6 +169,18 @@ func (st *story) do(f []string) {
 			}
 		}
 		st.run("")
+	case "told": // SHA N STATE TEXT: by the run's own token
+		n, _ := strconv.ParseInt(arg(2), 10, 64)
+		for _, k := range keys(st.d.Triggers) {
+			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) {
+				st.post(status.KindReported, status.Reported{
+					Key: k, SHA: r.SHA, Seq: n, State: forge.CheckState(arg(3)), Description: strings.Join(f[4:], " "), URL: "https://ci.test/" + arg(2),
+				})
+			}
+		}
+		st.run("")
+	case "lose": // the answer of the next effect
+		st.lose = true
 	case "jobs": // SHA STATE NAME=STATE:ATTEMPT:NOTE... "_" is a space in names and notes
 		for _, k := range keys(st.d.Triggers) {
 			if r := st.d.Triggers[k].Order.Run; strings.HasPrefix(r.SHA, arg(1)) && !st.d.Triggers[k].gone() {
@@ -303,11 +315,14 @@ func jobs(words []string) (out []Job) {
 	return out
 }
 
-// presubmit reads "name", "name!" (native) or "name*" (its runs are told of by deliveries).
+// presubmit reads "name", "name!" (native), "name*" (its runs are told of by deliveries) or "name?" (its CI cannot be
+// asked).
 func presubmit(p string) Presubmit {
 	switch {
 	case strings.HasSuffix(p, "!"):
 		return Presubmit{Name: strings.TrimSuffix(p, "!"), Trigger: "actions", Native: true, Held: true}
+	case strings.HasSuffix(p, "?"):
+		return Presubmit{Name: strings.TrimSuffix(p, "?"), Trigger: "blind"}
 	case strings.HasSuffix(p, "*"):
 		return Presubmit{Name: strings.TrimSuffix(p, "*"), Trigger: "ci", Source: Source{Event: "workflow_dispatch", Path: ".github/workflows/presubmit.yml"}}
 	}

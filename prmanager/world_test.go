@@ -131,6 +131,19 @@ func (c watched) State(_ context.Context, run forge.Run, _ forge.Receipt) (RunSt
 	return c.after[run.Key], c.fault("state")
 }
 
+// blind is a CI that cannot be asked: it knows runs by their keys.
+type blind struct{ w *world }
+
+var _ Trigger = blind{}
+
+func (b blind) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
+	return b.w.Start(ctx, run)
+}
+
+func (b blind) Cancel(ctx context.Context, run forge.Run, r forge.Receipt) error {
+	return b.w.Cancel(ctx, run, r)
+}
+
 // Comment is what we write.
 func (w *world) Comment(_ context.Context, _ forge.Ref, text string) error {
 	if err := w.fault("comment"); err != nil {
@@ -436,7 +449,7 @@ func newSim(t testing.TB, w *world) *sim {
 	m.s = Subject(forge.Ref{Repo: testRepo, Number: 7})
 	m.b = New(Config{
 		Forge: func(string) (Forge, error) {
-			return Forge{Name: "GitHub", Self: w.self, Reader: w, Labeller: w, Commenter: w, Triggers: map[string]Trigger{"ci": watched{w}, "actions": actions{w}}}, nil
+			return Forge{Name: "GitHub", Self: w.self, Reader: w, Labeller: w, Commenter: w, Triggers: map[string]Trigger{"ci": watched{w}, "actions": actions{w}, "blind": blind{w}}}, nil
 		},
 		Policy: func(forge.Repo) Policy { return m.policy },
 		Pins:   w,
@@ -665,6 +678,9 @@ func (m *sim) commit(e actor.Entry) {
 		}
 		if p.Title != words(p.State) && p.State == forge.CheckFailure {
 			parts = append(parts, " ("+p.Title+")")
+		}
+		if p.Heard > 0 {
+			parts = append(parts, fmt.Sprintf(" (%s), heard %d", p.Title, p.Heard))
 		}
 		if !m.dry(p.Dry, "commit %s: %s %s%s", p.SHA[:7], p.Name, p.State, strings.Join(parts, "")) {
 			return

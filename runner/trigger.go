@@ -32,6 +32,7 @@ type Trigger struct {
 
 var (
 	_ prmanager.Trigger = (*Trigger)(nil)
+	_ prmanager.Finder  = (*Trigger)(nil)
 	_ prmanager.Watcher = (*Trigger)(nil)
 )
 

@@ -60,7 +60,8 @@ func TestTrigger(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := reports(t, s, r); got[0].State != forge.CheckCancelled || got[0].URL != "https://ci.example.org/runs/r" {
+	got := reports(t, s, r)
+	if end := got[len(got)-1]; end.State != forge.CheckCancelled || end.URL != "https://ci.example.org/runs/r" {
 		t.Fatalf("told %+v", got)
 	}
 	if st, err := tr.State(t.Context(), r, forge.Receipt{}); err != nil || st.State != forge.CheckCancelled {

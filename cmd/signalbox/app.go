@@ -82,7 +82,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	if err != nil {
 		return nil, err
 	}
-	w := wiring{cfg: cfg, key: key, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
+	w := wiring{cfg: cfg, key: key, now: now, forges: forges, engine: engine, base: context.WithoutCancel(ctx)}
 	if cfg.HTTPSecret.Set() {
 		if w.http, err = httptrigger.New(cfg.HTTPSecret.Reveal(), cfg.HTTPPrivate); err != nil {
 			return nil, fmt.Errorf("http trigger: %w", err)

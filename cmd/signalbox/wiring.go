@@ -16,12 +16,14 @@ import (
 	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
+	statusapi "github.com/signalbox-ci/signalbox/status/api"
 )
 
 // wiring hands the configured forges and policies to the behaviours.
 type wiring struct {
 	cfg     Config
 	key     []byte // the server's secret key
+	now     func() time.Time
 	forges  map[string]connected
 	http    *httptrigger.Client // nil where there is no secret to sign with
 	engine  *actor.Engine
@@ -86,7 +88,7 @@ func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 		if w.http == nil {
 			return nil, errors.New("no secret is configured to sign its requests with")
 		}
-		return w.http.Trigger(t.URL)
+		return w.http.Trigger(t.URL, w.results)
 	case Runner:
 		if w.runners == nil {
 			return nil, errors.New("no runners are served")
@@ -94,6 +96,15 @@ func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 		return runner.NewTrigger(w.runners, c.source), nil
 	}
 	return nil, fmt.Errorf("%s is no trigger", t.Kind)
+}
+
+// results is where the CI of an http trigger tells how a run goes. It cannot where nobody has said at which address we
+// are reached.
+func (w wiring) results(run forge.Run) (url, token string) {
+	if w.cfg.URL == "" {
+		return "", ""
+	}
+	return statusapi.RunURL(w.cfg.URL, run), statusapi.MintRun(w.key, run, w.now())
 }
 
 func (w wiring) policy(repo forge.Repo) prmanager.Policy {

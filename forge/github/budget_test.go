@@ -9,6 +9,7 @@ import (
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
+	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
 // TestBudget holds the table in the package's documentation: what each fact and effect costs once the process is
@@ -94,7 +95,7 @@ func TestBudget(t *testing.T) {
 					return err
 				}, []string{look}},
 				{"start", func() (err error) { receipt, err = workflow.Start(ctx, run); return err }, []string{"POST /actions/workflows/presubmit.yml/dispatches"}},
-				{"find run", func() error { _, _, err := workflow.Find(ctx, run); return err }, []string{"GET /actions/workflows/presubmit.yml/runs"}},
+				{"find run", func() error { _, _, err := workflow.(prmanager.Finder).Find(ctx, run); return err }, []string{"GET /actions/workflows/presubmit.yml/runs"}},
 				{"cancel", func() error { return workflow.Cancel(ctx, run, receipt) }, []string{"POST /actions/runs/{id}/cancel"}},
 				{"dispatch", func() error { _, err := w.Dispatch().Start(ctx, run); return err }, []string{"POST /dispatches"}},
 				{"find dispatched", func() error { _, _, err := w.Dispatch().Find(ctx, run); return err }, []string{"GET /actions/runs"}},

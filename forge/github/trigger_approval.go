@@ -17,7 +17,10 @@ import (
 // starting is a no-op.
 type Approval struct{ client *Client }
 
-var _ prmanager.Trigger = Approval{}
+var (
+	_ prmanager.Trigger = Approval{}
+	_ prmanager.Finder  = Approval{}
+)
 
 // Approval is the trigger over this client.
 func (c *Client) Approval() Approval { return Approval{c} }

@@ -17,7 +17,10 @@ import (
 // crash between sending and recording may send it twice where the workflow does not: at least once.
 type Dispatch struct{ client *Client }
 
-var _ prmanager.Trigger = Dispatch{}
+var (
+	_ prmanager.Trigger = Dispatch{}
+	_ prmanager.Finder  = Dispatch{}
+)
 
 // Dispatch is the trigger over this client.
 func (c *Client) Dispatch() Dispatch { return Dispatch{c} }

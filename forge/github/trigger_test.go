@@ -32,7 +32,7 @@ func (w *world) workflow(t *testing.T) prmanager.Trigger {
 
 func find(t *testing.T, trigger prmanager.Trigger, run forge.Run) (forge.Receipt, bool) {
 	t.Helper()
-	r, found, err := trigger.Find(t.Context(), run)
+	r, found, err := trigger.(prmanager.Finder).Find(t.Context(), run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestDispatches_payload(t *testing.T) {
 			if _, err := trigger.Start(t.Context(), bad); classOf(t, err) != forge.Permanent {
 				t.Errorf("%s: %v", name, err)
 			}
-			if _, _, err := trigger.Find(t.Context(), forge.Run{Ref: run.Ref}); classOf(t, err) != forge.Permanent {
+			if _, _, err := trigger.(prmanager.Finder).Find(t.Context(), forge.Run{Ref: run.Ref}); classOf(t, err) != forge.Permanent {
 				t.Errorf("an empty key finds everything: %v", err)
 			}
 		}

@@ -21,7 +21,10 @@ type Workflow struct {
 	file, ref string
 }
 
-var _ prmanager.Trigger = Workflow{}
+var (
+	_ prmanager.Trigger = Workflow{}
+	_ prmanager.Finder  = Workflow{}
+)
 
 // Workflow is the trigger for one file, "presubmit.yml", and one branch. Its error says which of them is unusable.
 func (c *Client) Workflow(file, ref string) (Workflow, error) {

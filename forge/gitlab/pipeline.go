@@ -23,6 +23,7 @@ type Pipeline struct{ client *Client }
 
 var (
 	_ prmanager.Trigger  = Pipeline{}
+	_ prmanager.Finder   = Pipeline{}
 	_ prmanager.Watcher  = Pipeline{}
 	_ prmanager.Rerunner = Pipeline{}
 )

@@ -41,7 +41,7 @@ type Payload struct {
 	PR       int    `json:"pr"`       // 0 for a merge group
 	SHA      string `json:"sha"`      // what is to be tested, in full
 	BaseSHA  string `json:"base_sha"` // tip of the base branch when it was granted; may be empty
-	// Where and with what the result is told. Empty: results are not taken yet.
+	// Of a start: where and with what the CI tells how the run goes. Empty where it cannot.
 	StatusURL   string `json:"status_url"`
 	StatusToken string `json:"status_token"`
 }
@@ -57,6 +57,9 @@ const (
 
 // keyLengths are those that Standard Webhooks allows, in bytes.
 const minKey, maxKey = 24, 64
+
+// start is what Payload.Action says of a start.
+const start = "start"
 
 // Client posts orders. It is safe for concurrent use and owns no goroutine but those of its connections.
 type Client struct {
@@ -97,30 +100,30 @@ func ParseSecret(secret string) ([]byte, error) {
 	return key, nil
 }
 
-// Trigger is the trigger for one address.
+// Results answers where the CI tells how a run goes, and a fresh token that is good for that alone. Empty: it cannot.
+type Results func(run forge.Run) (url, token string)
+
+// Trigger is the trigger for one address. It is no prmanager.Finder: there is no way to ask, and the CI knows runs by
+// their keys.
 type Trigger struct {
-	client *Client
-	url    string
+	client  *Client
+	url     string
+	results Results
 }
 
 var _ prmanager.Trigger = Trigger{}
 
-// Trigger is the trigger that posts to address, an absolute http or https URL.
-func (c *Client) Trigger(address string) (Trigger, error) {
+// Trigger is the trigger that posts to address, an absolute http or https URL. results must be safe for concurrent use.
+func (c *Client) Trigger(address string, results Results) (Trigger, error) {
 	if u, err := url.Parse(address); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return Trigger{}, errors.New("expected an absolute http or https URL without user or password")
 	}
-	return Trigger{c, address}, nil
-}
-
-// Find finds nothing: there is no way to ask. Starting a key again is harmless, since the CI keeps to its Idempotency-Key.
-func (Trigger) Find(context.Context, forge.Run) (forge.Receipt, bool, error) {
-	return forge.Receipt{}, false, nil
+	return Trigger{c, address, results}, nil
 }
 
 // Start orders the run: 1 call. The receipt's id is the run key: by that name the CI knows the run.
 func (t Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
-	if err := t.post(ctx, "start the run over HTTP", "start", run.Key, run); err != nil {
+	if err := t.post(ctx, "start the run over HTTP", start, run.Key, run); err != nil {
 		return forge.Receipt{}, err
 	}
 	return forge.Receipt{ID: run.Key}, nil
@@ -140,10 +143,14 @@ func (t Trigger) post(ctx context.Context, op, action, id string, run forge.Run)
 	if !strings.HasPrefix(run.Key, "sb1-") || !hexSHA(run.SHA) || run.BaseSHA != "" && !hexSHA(run.BaseSHA) {
 		return &forge.Fault{Class: forge.Permanent, Op: op, Err: errRun}
 	}
-	body, err := json.Marshal(Payload{
+	order := Payload{
 		Action: action, Key: run.Key, Instance: run.Ref.Repo.Instance, Repo: run.Ref.Repo.Name, PR: run.Ref.Number,
 		SHA: run.SHA, BaseSHA: run.BaseSHA,
-	})
+	}
+	if action == start {
+		order.StatusURL, order.StatusToken = t.results(run)
+	}
+	body, err := json.Marshal(order)
 	if err != nil {
 		return &forge.Fault{Class: forge.Permanent, Op: op, Err: err}
 	}
