@@ -155,7 +155,7 @@ func (t *decision) existing(scope string, c Context, p past, digest string) (Acc
 	if p.Digest != digest {
 		return Accepted{}, &Refusal{Code: CodeRunExists, Message: "another run of this context has this external id", Run: id}
 	}
-	return Accepted{Run: view(t.s, scope, c, p), Operation: Operation{ID: operationID(t.s, id, 1), RunID: id}, Existing: true}, nil
+	return Accepted{Run: view(t.s, scope, c, p), Operation: Operation{ID: operationID(t.s, id, 1), RunID: id, State: OpAccepted}, Existing: true}, nil
 }
 
 // update decides an update of a run of a context. old is the run, where it has left the document.

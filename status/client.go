@@ -229,9 +229,15 @@ var errNothing = errors.New("nothing to save")
 // Create accepts a new run.
 func (c *Clients) Create(ctx context.Context, by Caller, at Target, r Create, k Key) (Accepted, error) {
 	a, err := c.accept(ctx, by, at, k, func(t *decision) (Accepted, error) { return c.creating(ctx, t, by, r) })
-	if err == nil && a.Existing {
-		a.Operation, err = c.Operation(ctx, at.Repo.Instance, a.Operation.ID)
+	if err != nil || !a.Existing {
+		return a, err
 	}
+	o, err := c.Operation(ctx, at.Repo.Instance, a.Operation.ID)
+	var gone *Refusal
+	if errors.As(err, &gone) {
+		return a, nil // longer ago than operations are kept
+	}
+	a.Operation = o
 	return a, err
 }
 

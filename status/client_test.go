@@ -152,6 +152,14 @@ func TestOrderingRules(t *testing.T) {
 		if a := l.begin(t, Create{Context: "a", Ref: "main", Content: said(forge.StatusRunning)}); a.Operation.Order != (Order{1, 1}) {
 			t.Errorf("another ref is another scope: %v", a.Operation.Order)
 		}
+		// However names and refs are chosen, scopes do not meet.
+		for _, r := range []Create{{Context: "x@y"}, {Context: "x", Ref: "y"}, {Context: "x@y", Ref: "z"}, {Context: "x", Ref: "y@z"}, {Context: "x/y"}} {
+			r.Content = said(forge.StatusRunning)
+			l.begin(t, r)
+		}
+		if l.rest(); l.hub.calls != 2+5 {
+			t.Errorf("%d calls", l.hub.calls)
+		}
 	})
 	t.Run("2 who numbers the updates", func(t *testing.T) {
 		l := newLoop(t)
@@ -618,6 +626,8 @@ func TestLateCallIsNotRepeated(t *testing.T) {
 	l.hub.delay = func() time.Duration { return 40 * time.Second }
 	l.hub.fate = func() fail { return late }
 	a := l.begin(t, Create{Context: "a", Content: said(forge.StatusRunning)})
+	l.step()
+	l.now = l.now.Add(time.Second)
 	l.shows(t, "a", forge.StatusRunning, 1)
 	l.ends(t, a, "delivered")
 }

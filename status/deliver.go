@@ -49,12 +49,8 @@ type failure struct {
 	Reason string `json:"reason,omitempty"` // of an operation that ends so
 }
 
-func statusKey(c Context) string {
-	if c.Ref == "" {
-		return "status/" + c.Name
-	}
-	return "status/" + c.Name + "@" + c.Ref
-}
+// statusKey names a context for people, and by its scope for sure.
+func statusKey(scope string, c Context) string { return "status/" + c.Name + "/" + scope }
 
 // status is what the forge is asked to show of a context.
 func (c *Context) status(repo forge.Repo, sha, scope string, say Content, attempt int64) forge.Status {
@@ -234,7 +230,7 @@ func (t *decision) show(scope string, c *Context) {
 		Scope: scope, Order: e.Order, N: e.N, At: e.At, Dry: t.dry(t.d.Repo),
 		Status: c.status(t.d.Repo, t.s.Key, scope, e.Content, e.Attempt),
 	}
-	w := actor.Wish{Key: statusKey(*c), Class: c.class(), Kind: kindStatus, Want: encoded(o), Undo: shown}
+	w := actor.Wish{Key: statusKey(scope, *c), Class: c.class(), Kind: kindStatus, Want: encoded(o), Undo: shown}
 	c.Asked, c.Out, c.Opening = e.Order, true, c.Opening || e.State == forge.StatusSuccess
 	t.wishes = append(t.wishes, w)
 }
@@ -252,7 +248,7 @@ func (t *decision) dispossess(scope string, c *Context) {
 	c.Ended, c.Again, c.Pushed.Content = c.Effective.Order, false, Content{}
 	if c.Out {
 		t.wishes = append(t.wishes, actor.Wish{
-			Key: statusKey(*c), Class: actor.Shutting, Kind: kindStatus, Want: encoded(statusOrder{Scope: scope, Void: true}), Undo: true,
+			Key: statusKey(scope, *c), Class: actor.Shutting, Kind: kindStatus, Want: encoded(statusOrder{Scope: scope, Void: true}), Undo: true,
 		})
 	}
 	t.d.Recheck = t.now.Add(SettleStatus)
