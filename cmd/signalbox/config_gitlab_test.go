@@ -59,6 +59,8 @@ func TestGitLabRefused(t *testing.T) {
 		"GitHub's key":          {append([]string{"SIGNALBOX_GITLAB_APP_ID=1"}, base...), "SIGNALBOX_GITLAB_APP_ID: unknown variable"},
 		"GitHub's trigger":      {append([]string{"SIGNALBOX_TRIGGER=actions_approval"}, base...), `SIGNALBOX_TRIGGER: "actions_approval" starts nothing, since no forge of kind github is configured`},
 		"its trigger elsewhere": {[]string{"SIGNALBOX_GITHUB_TOKEN=x", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=s", "SIGNALBOX_TRIGGER=gitlab_pipeline"}, `"gitlab_pipeline" starts nothing`},
+		"team, a way up":        {append([]string{"SIGNALBOX_TRUST=team:octo/../x"}, base...), `"team:octo/../x" is no rule of trust`},
+		"team, a gap":           {append([]string{"SIGNALBOX_TRUST=team:octo//x"}, base...), `"team:octo//x" is no rule of trust`},
 		"nothing":               {nil, "SIGNALBOX_GITLAB_WEBHOOK_SECRET with SIGNALBOX_GITLAB_TOKEN"},
 	} {
 		_, err := Settings{}.Resolve(c.env, files{}.read)

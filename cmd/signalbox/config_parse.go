@@ -129,9 +129,9 @@ func parseRule(v string) (forge.Rule, error) {
 	switch kind {
 	case "permission":
 		ok = value == "write" || value == "maintain"
-	case "team":
-		org, slug, _ := strings.Cut(value, "/")
-		ok = isName(org) && isName(slug)
+	case "team": // GitLab's groups nest
+		path := strings.Split(value, "/")
+		ok = len(path) > 1 && !slices.ContainsFunc(path, func(s string) bool { return !isName(s) })
 	case "user", "app":
 		ok = isName(value)
 	}

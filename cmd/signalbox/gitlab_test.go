@@ -27,6 +27,7 @@ type lab struct {
 	repo  *gitlabsandbox.Project
 	fork  *gitlabsandbox.Project
 	url   string
+	env   []string
 	app   *app
 
 	bot, mallory, maya, guest *gitlabsandbox.User
@@ -69,6 +70,7 @@ func newLab(t *testing.T, hook gitlabsandbox.Hook, env ...string) *lab {
 			t.Errorf("serve: %v", err)
 		}
 	}))
+	l.env = env
 	l.app, l.url = a, "http://"+ln.Addr().String()+"/webhooks/gitlab"
 	return l
 }
@@ -303,6 +305,24 @@ func TestGitLab_CommentsAndMembership(t *testing.T) {
 	l.settle()
 	l.pass(20*time.Second, 10*time.Second)
 	l.want("pipelines", l.pipelines(own), first+" canceled")
+}
+
+// Trust in a group that stands beneath others; who is a member above it is one of it.
+func TestGitLab_TeamOfANestedGroup(t *testing.T) {
+	l := newLab(t, signedHook, "SIGNALBOX_TRUST=team:octo/crew/core")
+	l.forge.AddGroup("octo", nil)
+	l.forge.AddGroup("octo/crew", map[*gitlabsandbox.User]int{l.guest: gitlabsandbox.Developer})
+	l.forge.AddGroup("octo/crew/core", nil)
+	m := l.repo.Open(l.mallory, l.fork)
+	l.settle()
+	l.ahead.Add(int64(time.Minute))
+	m.Label(l.maya, "CICD") // a Developer of the project, in no group
+	l.settle()
+	l.want("pipelines", l.pipelines(m), "")
+	l.ahead.Add(int64(time.Minute))
+	m.Label(l.guest, "CICD")
+	l.settle()
+	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
 }
 
 func TestGitLab_BotsLabelIsNobodysWill(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
+	"github.com/signalbox-ci/signalbox/forge/gitlab"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	"github.com/signalbox-ci/signalbox/state"
 )
@@ -33,7 +35,7 @@ have been decided. Nothing is asked of a forge and nothing is done: a fact that 
 unknown. The same files and configuration always print the same.
 
 A file holds one JSON object or several, one after another: {"headers": {…}, "body": {…}}, GitHub's export of a delivery
-(gh api /app/hook/deliveries/ID), or a payload alone. Beside "body", "facts" may say {"live": …, "labels": […],
+(gh api /app/hook/deliveries/ID), GitLab's (glab api projects/ID/hooks/ID/events), or a payload alone. Beside "body", "facts" may say {"live": …, "labels": […],
 "trusted": {"LOGIN": true}}.
 
 Example:
@@ -53,6 +55,9 @@ type recorded struct {
 		Payload json.RawMessage `json:"payload"`
 	} `json:"request"`
 	At time.Time `json:"delivered_at"`
+	// These are where GitLab's export keeps them.
+	RequestHeaders map[string]any  `json:"request_headers"`
+	RequestData    json.RawMessage `json:"request_data"`
 }
 
 // recordedFacts are the facts of the moment of the delivery; what is missing is unknown.
@@ -204,7 +209,7 @@ func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, 
 			return nil, err
 		}
 		instance, guid, _ := strings.Cut(m[2], ":hook:")
-		return []recorded{{Headers: map[string]any{"X-GitHub-Delivery": guid, "X-Signalbox-Instance": instance}, Body: body}}, nil
+		return []recorded{{Headers: map[string]any{githubID: guid, gitlabID: guid, instanceHeader: instance}, Body: body}}, nil
 	}
 	text, err := p.readFile(name)
 	if err != nil {
@@ -232,6 +237,9 @@ func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, 
 			}
 			if x.Request != nil {
 				x.Headers, x.Body = x.Request.Headers, x.Request.Payload
+			}
+			if x.RequestData != nil {
+				x.Headers, x.Body = x.RequestHeaders, x.RequestData
 			}
 			if x.Body == nil {
 				x.Body = one
@@ -277,18 +285,7 @@ func (r *replay) deliver(ctx context.Context, x recorded) (replayed, error) {
 	if json.Unmarshal(body, &text) == nil {
 		body = []byte(text)
 	}
-	if header.Get("X-GitHub-Event") == "" {
-		header.Set("X-GitHub-Event", eventOf(body))
-	}
-	if header.Get("X-GitHub-Delivery") == "" {
-		sum := sha256.Sum256(body)
-		header.Set("X-GitHub-Delivery", hex.EncodeToString(sum[:8]))
-	}
-	instance := header.Get("X-Signalbox-Instance")
-	if instance == "" {
-		instance = r.instance()
-	}
-	hook, err := github.NewHook(instance, []string{"nothing is verified here"})
+	instance, hook, err := r.hook(header, body)
 	if err != nil {
 		return replayed{}, err
 	}
@@ -361,13 +358,49 @@ func (r *replay) decide(ctx context.Context, s state.Subject, to forge.Routed, a
 	return out, nil
 }
 
-// instance is whose deliveries a file holds that does not say so.
-func (r *replay) instance() string {
-	if len(r.cfg.Forges) == 1 {
-		return r.cfg.Forges[0].Name
+// Headers of deliveries: what tells one from others, and whose it is, which we add where the store knows.
+const (
+	githubID, gitlabID = "X-GitHub-Delivery", "Idempotency-Key"
+	instanceHeader     = "X-Signalbox-Instance"
+)
+
+// hook is the receiving side that a delivery is for, which verifies nothing. Headers that the record lacks are added: the
+// event by the shape of the body, and an id.
+func (r *replay) hook(header http.Header, body []byte) (instance string, hook forgeHook, err error) {
+	var gitlabs struct {
+		Kind string `json:"object_kind"`
 	}
-	return "github"
+	_ = json.Unmarshal(body, &gitlabs) // what is no object has none, and Route says so
+	kind := kindGitHub
+	if gitlabs.Kind != "" || header.Get("X-Gitlab-Event") != "" {
+		kind = kindGitLab
+	}
+	instance = header.Get(instanceHeader)
+	for _, f := range r.cfg.Forges {
+		if instance == "" && f.Kind == kind {
+			instance = f.Name
+		}
+	}
+	instance = cmp.Or(instance, kind)
+	if kind == kindGitLab {
+		if header.Get("X-Gitlab-Event") == "" {
+			header.Set("X-Gitlab-Event", gitlabs.Kind)
+		}
+		hook, err = gitlab.NewHook(gitlab.HookOptions{Instance: instance, Secrets: []string{unverified}, Now: time.Now})
+		return instance, hook, err
+	}
+	if header.Get("X-GitHub-Event") == "" {
+		header.Set("X-GitHub-Event", eventOf(body))
+	}
+	if header.Get(githubID) == "" {
+		sum := sha256.Sum256(body)
+		header.Set(githubID, hex.EncodeToString(sum[:8]))
+	}
+	hook, err = github.NewHook(instance, []string{unverified})
+	return instance, hook, err
 }
+
+const unverified = "nothing is verified here"
 
 // mailTime is when a mail says that it happened, in the forge's time.
 func mailTime(to forge.Routed) time.Time {
@@ -386,7 +419,7 @@ func mailTime(to forge.Routed) time.Time {
 	return m.At
 }
 
-// eventOf is the event that a payload is of, by what it holds. A stored body has no headers any more.
+// eventOf is the event that a payload of GitHub's is of, by what it holds. A stored body has no headers any more.
 func eventOf(body []byte) string {
 	var has map[string]json.RawMessage
 	if json.Unmarshal(body, &has) != nil {

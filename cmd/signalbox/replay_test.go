@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -217,5 +221,87 @@ func TestReplayOfAStoredDelivery(t *testing.T) {
 	}
 	if code, _, errs := y.command("replay", "github:hook:other"); code != exitFailed || !strings.Contains(errs, "no such delivery is stored") {
 		t.Errorf("%d %q", code, errs)
+	}
+}
+
+// A merge request's life at GitLab, in each form in which deliveries can be kept, decides as the server did.
+func TestReplayOfGitLab(t *testing.T) {
+	w := newWorks(t)
+	mallory := w.forge.AddUser("mallory", false)
+	type sent struct {
+		header http.Header
+		body   []byte
+	}
+	var got []sent
+	box := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got = append(got, sent{r.Header, body})
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer box.Close()
+	m := w.repo.Open(mallory, w.forge.AddProject("mallory/hello", nil))
+	m.Label(w.maya, "CICD")
+	m.Comment(w.maya, "thanks")
+	w.repo.Open(w.maya, w.repo)
+	if _, err := w.forge.Deliver(t.Context(), box.URL, false); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UTC().Truncate(time.Second)
+	facts := mustJSON(recordedFacts{
+		Live: &forge.Pull{
+			Ref: forge.Ref{Repo: forge.Repo{Instance: "gitlab", ID: w.repo.ID, Name: "octo/hello"}, Number: 1}, Open: true, UpdatedAt: at.Add(time.Minute),
+			Author: forge.Actor{ID: mallory.ID, Login: "mallory"}, Head: forge.Branch{SHA: m.Head(), RepoID: 5}, Base: forge.Branch{Name: "main", RepoID: w.repo.ID},
+		},
+		Labels:  []forge.LabelEntry{{ID: 7, Added: true, Label: "CICD", Actor: forge.Actor{ID: w.maya.ID, Login: "maya"}, At: at.Add(time.Minute)}},
+		Trusted: map[string]bool{"maya": true, "mallory": false},
+	})
+	for form, write := range map[string]func(s sent) string{
+		"headers": func(s sent) string {
+			return fmt.Sprintf(`{"headers":%s,"body":%s,"facts":%s}`, mustJSON(s.header), s.body, facts)
+		},
+		"export": func(s sent) string {
+			return fmt.Sprintf(`{"id":1,"trigger":"merge_request_hooks","request_headers":%s,"request_data":%s,"facts":%s}`, mustJSON(s.header), s.body, facts)
+		},
+		"payload": func(s sent) string { return fmt.Sprintf(`{"body":%s,"facts":%s}`, s.body, facts) },
+	} {
+		file := ""
+		for _, s := range got {
+			file += write(s) + "\n"
+		}
+		code, out, errs := replayOf(t, w.env, files{"life": file}, "life")
+		if code != exitOK || errs != "" {
+			t.Fatalf("%s: %d %q", form, code, errs)
+		}
+		for _, must := range []string{
+			"merge_request open  ", "gitlab:octo/hello#1", "Untrusted_Author", "Grant (label to " + m.Head()[:7], "would do (permitting): ", "nothing is decided: a note without a command",
+			"gitlab:octo/hello#2",
+		} {
+			if !strings.Contains(out, must) {
+				t.Errorf("%s lacks %q:\n%s", form, must, out)
+			}
+		}
+		if code, out, _ := replayOf(t, append(slices.Clone(w.env), "SIGNALBOX_REPOS=octo/other"), files{"life": file}, "life"); code != exitOK || !strings.Contains(out, "does not name octo/hello") {
+			t.Errorf("%s, another list: %d %s", form, code, out)
+		}
+	}
+	l := newLab(t, signedHook)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, l.url, bytes.NewReader(got[0].body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = got[0].header
+	if res, err := box.Client().Do(req); err != nil || res.StatusCode != http.StatusAccepted {
+		t.Fatal(res, err)
+	}
+	id := got[0].header.Get("Idempotency-Key")
+	if code, out, errs := replayOf(t, l.env, files{}, "gitlab:hook:"+id); code != exitOK || !strings.Contains(out, "merge_request open  "+id+"  gitlab:octo/hello#1") {
+		t.Errorf("stored: %d %q %q", code, out, errs)
+	}
+	broken := `{"object_kind":"merge_request","project":{"id":5},"object_attributes":{"iid":1,"action":[]}}`
+	if code, out, _ := replayOf(t, w.env, files{"broken": broken}, "broken"); code != exitFailed || !strings.Contains(out, "cannot be read") {
+		t.Errorf("%d %s", code, out)
 	}
 }

@@ -204,6 +204,49 @@ func TestTrusted(t *testing.T) {
 	}
 }
 
+// A team is a group by its path, however deep; members of those above it are members too.
+func TestTrustedTeam(t *testing.T) {
+	w := newWorld(t)
+	blocked, otherBot := w.forge.AddUser("blocked", false), w.forge.AddUser("project_9_bot_cd", true)
+	blocked.State = "blocked"
+	w.forge.AddGroup("octo", map[*gitlabsandbox.User]int{w.maya: gitlabsandbox.Maintainer})
+	w.forge.AddGroup("octo/crew", map[*gitlabsandbox.User]int{w.guest: gitlabsandbox.Guest, blocked: gitlabsandbox.Developer, otherBot: gitlabsandbox.Developer})
+	w.forge.AddGroup("octo/crew/deep.er-1", nil)
+	for _, c := range []struct {
+		who   *gitlabsandbox.User
+		group string
+		want  bool
+	}{
+		{w.maya, "octo", true},
+		{w.maya, "octo/crew", true},
+		{w.maya, "octo/crew/deep.er-1", true},
+		{w.guest, "octo/crew", true},
+		{w.guest, "octo/crew/deep.er-1", true},
+		{w.guest, "octo", false},
+		{w.mallory, "octo/crew", false},
+		{blocked, "octo/crew", false},
+		{otherBot, "octo/crew", false},
+		{w.maya, "octo/none", false},
+	} {
+		if got, err := w.c.Trusted(t.Context(), w.at(), actorOf(c.who), forge.Rule{Kind: "team", Value: c.group}); err != nil || got != c.want {
+			t.Errorf("%s in %s: %t %v", c.who.Login, c.group, got, err)
+		}
+	}
+	nameless := forge.Actor{ID: otherBot.ID} // a payload that told no login
+	if got, err := w.c.Trusted(t.Context(), w.at(), nameless, forge.Rule{Kind: "team", Value: "octo/crew"}); err != nil || got {
+		t.Errorf("a bot in octo/crew: %t %v", got, err)
+	}
+	for _, group := range []string{"", "../octo", "octo/../x", "octo/", "octo crew", "octo/crew?x"} {
+		if _, err := w.c.Trusted(t.Context(), w.at(), actorOf(w.maya), forge.Rule{Kind: "team", Value: group}); classOf(t, err) != forge.Permanent {
+			t.Errorf("group %q: %v", group, err)
+		}
+	}
+	w.forge.Fail("GET /groups/{group}/members/all/{user}", 1)
+	if _, err := w.c.Trusted(t.Context(), w.at(), actorOf(w.maya), forge.Rule{Kind: "team", Value: "octo"}); classOf(t, err) != forge.Retriable {
+		t.Errorf("a failure is an answer: %v", err)
+	}
+}
+
 func TestSetLabel(t *testing.T) {
 	w := newWorld(t)
 	m := w.repo.Open(w.mallory, w.fork, "bug")
