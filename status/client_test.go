@@ -54,14 +54,14 @@ func (l *loop) ends(t *testing.T, a Accepted, want string) *Operation {
 }
 
 // refuses holds the code of a refusal.
-func refuses(t *testing.T, err error, want Code) *Refusal {
+func refuses(t *testing.T, err error, want Code) (r Refusal) {
 	t.Helper()
-	var r *Refusal
-	if !errors.As(err, &r) || r.Code != want {
+	var got *Refusal
+	if !errors.As(err, &got) || got.Code != want {
 		t.Errorf("got %v, want %s", err, want)
-		return &Refusal{}
+		return r
 	}
-	return r
+	return *got
 }
 
 // shows holds what the forge shows, and how often it was written to.
@@ -330,9 +330,8 @@ func TestOldCallWithdrawn(t *testing.T) {
 	}
 	l.shows(t, "a", forge.StatusRunning, 2)
 	l.ends(t, done, "delivered")
-	if _, err := l.clients().Withdraw(t.Context(), Target{repo, sha}, "1-2-3-4"); refuses(t, err, CodeNotFound) == nil {
-		t.Error(err)
-	}
+	_, err := l.clients().Withdraw(t.Context(), Target{repo, sha}, "1-2-3-4")
+	refuses(t, err, CodeNotFound)
 }
 
 func TestOldCallRepeated(t *testing.T) {

@@ -285,10 +285,10 @@ func (p page) run(ctx context.Context, id string) (Run, int64, error) {
 
 // attempt finds one run of a context; nil = none of that number took effect, or not lately.
 func (p page) attempt(ctx context.Context, scope string, c Context, attempt int64) (*past, error) {
-	found, err := (*past)(nil), error(nil)
+	var live past
+	found, err := &live, error(nil)
 	if r := c.run(attempt); r != nil {
-		live := c.past(*r)
-		found = &live
+		live = c.past(*r)
 	} else {
 		found, err = record[past](ctx, p.store, p.s, pastRecord(runID(scope, attempt)))
 	}
