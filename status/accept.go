@@ -381,7 +381,7 @@ func (t *decision) report(by Caller, key string, r Update) (Accepted, error) {
 		ID: operationID(t.s, key, p.Count), RunID: key, State: OpAccepted, Order: op.Order, Content: r.Content, AcceptedAt: t.now,
 	}
 	is := reported(r.State)
-	over := run.Want.State.Completed() && run.Want.State != is || p.N > 0 && p.State.Completed() && !is.Completed()
+	over := run.Want.State.Completed() && run.Want.State != is || p.State != "" && p.State.Completed() && !is.Completed()
 	if over {
 		op.End = &end{State: OpSuperseded, Reason: ReasonRunFinished, At: t.now}
 		o.State, o.Reason = op.End.State, op.End.Reason

@@ -959,4 +959,9 @@ func TestTriggeredRunEndsWithoutItsReport(t *testing.T) {
 	l.doc = encoded(Document{Repo: repo})
 	delete(l.records, endRecord("sb1-c", 1))
 	l.ends(t, open, "superseded run_finished")
+	l.say(KindPresubmit, Presubmit{Pull: pull(7), Ref: ref(7), SHA: sha, Key: "sb1-c", Name: "presubmit", Seq: 3, State: forge.CheckRunning, Heard: 1})
+	l.run()
+	if next := l.reports(t, "sb1-c", forge.StatusRunning); next.Operation.Order.Sequence != 2 || next.Operation.State != OpAccepted {
+		t.Errorf("told the pull request under a number that it has heard: %+v", next.Operation)
+	}
 }

@@ -405,6 +405,7 @@ func (t *decision) presubmit(m Presubmit) {
 	}
 	if !known {
 		r = RunCheck{Pull: m.Pull, Name: m.Name, Born: t.d.Count}
+		r.Report.Count, r.Report.N, r.Report.Ended = m.Heard, m.Heard, m.Heard // a run that had left is back
 	}
 	t.d.Repo = m.Ref.Repo
 	r.Said, r.Tell, r.Since = m.Seq, r.Tell || m.Tell, fresh
