@@ -28,7 +28,11 @@ func serveStatuses(w wiring, st store, now func() time.Time, log *zap.Logger) (*
 func (w wiring) ours(repo forge.Repo, name string) bool {
 	g := w.cfg.Gate(repo)
 	return strings.EqualFold(name, g.Check) || strings.EqualFold(name, g.Presubmit) ||
-		slices.ContainsFunc(g.Triggers, func(t Trigger) bool { return strings.EqualFold(name, g.PresubmitName(t)) })
+		slices.ContainsFunc(g.Triggers, func(t Trigger) bool {
+			own := g.PresubmitName(t)
+			job := strings.EqualFold(name[:min(len(name), len(own)+len(" / "))], own+" / ")
+			return strings.EqualFold(name, own) || job && t.Kind == Runner
+		})
 }
 
 // withStatuses adds the paths of the status API.
