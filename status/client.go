@@ -295,17 +295,18 @@ func (c *Clients) accept(ctx context.Context, by Caller, at Target, k Key, f fun
 		sum := sha256.Sum256(encoded([]string{by.Principal, by.Run, k.Scope}))
 		id = "client/" + hex.EncodeToString(sum[:])
 	}
+	var made Accepted
 	b, err := actor.Ask(ctx, c.engine, at.Subject(), id, func(d Document, now time.Time) (actor.Step[Document], error) {
 		t := &decision{s: at.Subject(), d: d.clone(), now: now}
 		if len(t.d.Pulls) == 0 {
 			t.d.Repo = at.Repo // else as the pull requests name it
 		}
-		a, err := f(t)
-		if err != nil {
+		var err error
+		if made, err = f(t); err != nil {
 			return actor.Step[Document]{}, err
 		}
 		step := t.step()
-		step.Wake, step.Reply = now, encoded(stored{mine, k.Body, a})
+		step.Wake, step.Reply = now, encoded(stored{mine, k.Body, made})
 		return step, nil
 	})
 	if err != nil {
@@ -315,10 +316,14 @@ func (c *Clients) accept(ctx context.Context, by Caller, at Target, k Key, f fun
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Accepted{}, fmt.Errorf("read the stored answer of %s: %w", at.Subject(), err)
 	}
-	if r.Body != k.Body {
+	switch {
+	case r.Mark == mine:
+		r.Of = made
+	case r.Body != k.Body:
 		return Accepted{}, refuse(CodeKeyReused, "this idempotency key was used with another body")
+	default:
+		r.Of.Replayed = true
 	}
-	r.Of.Replayed = r.Mark != mine
 	r.Of.Run.Repo = at.Repo
 	return r.Of, nil
 }

@@ -231,8 +231,8 @@ func TestAcceptedDuringAPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		v1, err := p.Post(t.Context(), team, at(1), Create{Context: "old", Content: said(forge.StatusRunning)})
-		if err != nil || !time.Now().Equal(began) {
-			t.Errorf("accepted after %s, %v", time.Since(began), err)
+		if err != nil || !time.Now().Equal(began) || !v1.Operation.Waiting {
+			t.Errorf("accepted after %s, %v: %+v", time.Since(began), err, v1.Operation)
 		}
 		if got := p.state(t, first); got != "accepted" && got != "delivering" {
 			t.Errorf("on its way: %s", got)
