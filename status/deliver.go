@@ -153,7 +153,7 @@ func (t *decision) statusResult(r actor.Result) {
 		c.Again, c.Opening = false, o.Status.State == forge.StatusSuccess
 		at := c.Pushed.At
 		if fresh {
-			at, c.Read = t.now, t.now.Add(readSoon)
+			at, c.Read, c.Ended = t.now, t.now.Add(readSoon), o.Order
 			t.end(o.Scope, o.Order, o.N, end{State: OpDelivered, Forge: refOf(made)})
 		}
 		c.Pushed = Pushed{Order: o.Order, Content: o.content(), Run: o.Attempt, Receipt: made, At: at}
@@ -164,11 +164,9 @@ func (t *decision) statusResult(r actor.Result) {
 		}
 		c.Again, c.Pushed.Content = false, Content{} // an earlier try may have left
 		if fresh {
+			c.Ended = o.Order
 			t.end(o.Scope, o.Order, o.N, end{State: OpFailed, Reason: cmp.Or(f.Reason, ReasonRefused), Trouble: &f.Trouble})
 		}
-	}
-	if fresh && !o.Void && r.Code != actor.Dropped {
-		c.Ended = o.Order
 	}
 	t.d.Contexts[o.Scope] = c
 }
