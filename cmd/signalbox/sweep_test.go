@@ -37,7 +37,8 @@ type yard struct {
 	env     []string
 	dir     string
 	key     string
-	file    string // box.yaml, where SIGNALBOX_CONFIG names it
+	file    string            // box.yaml, where SIGNALBOX_CONFIG names it
+	wire    http.RoundTripper // to the forge; nil = held against GitHub's description
 
 	mallory, maya *sandbox.User
 
@@ -114,7 +115,10 @@ func (y *yard) read(name string) ([]byte, error) { return files{"app.pem": y.key
 func (y *yard) up() {
 	y.t.Helper()
 	cfg := resolve(y.t, Settings{}, y.env, files{"app.pem": y.key, "box.yaml": y.file})
-	a, err := newApp(y.t.Context(), cfg, zap.NewNop(), appOptions{poll: 20 * time.Millisecond, now: y.now, transport: described(y.t)})
+	if y.wire == nil {
+		y.wire = described(y.t)
+	}
+	a, err := newApp(y.t.Context(), cfg, zap.NewNop(), appOptions{poll: 20 * time.Millisecond, now: y.now, transport: y.wire})
 	if err != nil {
 		y.t.Fatal(err)
 	}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/forge/sandbox"
+)
+
+// hand is a runner that does what the test says, in the protocol's JSON.
+type hand struct {
+	y           *yard
+	uuid, token string
+}
+
+func (h *hand) call(method string, in, out any) {
+	h.y.t.Helper()
+	req, err := http.NewRequestWithContext(h.y.t.Context(), http.MethodPost, h.y.url+"/api/actions/runner.v1.RunnerService/"+method, bytes.NewReader(mustJSON(in)))
+	if err != nil {
+		h.y.t.Fatal(err)
+	}
+	for k, v := range map[string]string{"Content-Type": "application/json", "X-Runner-Uuid": h.uuid, "X-Runner-Token": h.token} {
+		req.Header.Set(k, v)
+	}
+	res, err := web.Do(req)
+	if err != nil {
+		h.y.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil || res.StatusCode != http.StatusOK {
+		h.y.t.Fatalf("%s: %s, %v", method, res.Status, err)
+	}
+}
+
+// fetch gets a task: its id, and the word that makes it green.
+func (h *hand) fetch() (id, verdict string) {
+	h.y.t.Helper()
+	var got struct {
+		Task struct {
+			ID      string
+			Payload []byte `json:"workflowPayload"`
+		}
+	}
+	h.call("FetchTask", map[string]any{}, &got)
+	word := regexp.MustCompile(`SIGNALBOX_VERDICT: "?(\w+)`).FindSubmatch(got.Task.Payload)
+	if got.Task.ID == "" || word == nil {
+		h.y.t.Fatalf("no task: %+v", got)
+	}
+	return got.Task.ID, string(word[1])
+}
+
+func (h *hand) says(id, result string, outputs map[string]string) {
+	h.call("UpdateTask", map[string]any{"state": map[string]any{"id": id, "result": "RESULT_" + result}, "outputs": outputs}, &struct{}{})
+}
+
+// Each job of a presubmit is a check of the pull request's head, linked to its log; the presubmit is their sum.
+func TestRunnerJobsAreChecks(t *testing.T) {
+	y := newYard(t, true, "SIGNALBOX_URL="+reachedAt)
+	y.env = append(y.env, "SIGNALBOX_TRIGGER=runner")
+	y.wire = &http.Transport{DisableKeepAlives: true} // the description has no files of repositories
+	dir := t.TempDir()
+	file := filepath.Join(dir, ".signalbox", "presubmit.yaml")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}], matrix: {go: ['1.25', '1.26']}}\n- {name: lint, runs-on: big, steps: [{run: make}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "x"}} {
+		if out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v %s", args, err, out)
+		}
+	}
+	if err := y.repo.ServeGit(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	y.up()
+	rest := func() {
+		t.Helper()
+		for range 4 {
+			y.send()
+			y.settle()
+		}
+	}
+	invited, err := y.running.app.admin.invite(t.Context(), invitation{[]string{"linux", "big"}, "1h", true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hand{y: y}
+	var made struct{ Runner struct{ UUID, Token string } }
+	h.call("Register", map[string]any{"token": invited.Token, "name": "hand", "labels": []string{"linux", "big"}}, &made)
+	h.uuid, h.token = made.Runner.UUID, made.Runner.Token
+
+	pr := y.repo.OpenPR(y.mallory, sandbox.PROptions{Fork: true})
+	rest()
+	y.later(3 * time.Minute)
+	pr.Label(y.maya, "CICD")
+	rest()
+	shows := func(sum, lint, one, other string) {
+		t.Helper()
+		rest()
+		for name, want := range map[string]string{"presubmit": sum, "presubmit / lint": lint, "presubmit / unit (1.25)": one, "presubmit / unit (1.26)": other} {
+			switch c := y.repo.Check(pr.Head(), name); {
+			case c == nil:
+				t.Errorf("%s is not there:\n%s", name, y.story(pr))
+			case c.State() != want:
+				t.Errorf("%s is %s, want %s:\n%s", name, c.State(), want, y.story(pr))
+			case name != "presubmit" && !strings.HasPrefix(c.DetailsURL(), reachedAt+"/runs/sb1-"):
+				t.Errorf("%s leads to %s", name, c.DetailsURL())
+			}
+		}
+	}
+	shows("queued", "queued", "queued", "queued")
+	if got := y.repo.Gate(pr.Head(), "CI gate"); got != "success" {
+		t.Errorf("gate %q:\n%s", got, y.story(pr))
+	}
+	first, word := h.fetch()
+	shows("queued", "queued", "queued", "queued") // assigned
+	h.says(first, "UNSPECIFIED", nil)
+	shows("in_progress", "queued", "in_progress", "queued")
+	second, _ := h.fetch()
+	h.says(first, "SUCCESS", map[string]string{"verdict": word})
+	h.says(second, "FAILURE", nil)
+	shows("in_progress", "queued", "success", "failure")
+	third, word := h.fetch()
+	h.says(third, "SUCCESS", map[string]string{"verdict": word})
+	shows("failure", "success", "success", "failure")
+
+	// A press on the check of one job runs all of them again, and a push ends what they were at.
+	y.later(time.Minute)
+	y.repo.Check(pr.Head(), "presubmit / unit (1.26)").RequestRerun(y.maya)
+	shows("queued", "queued", "queued", "queued")
+	fourth, _ := h.fetch()
+	h.says(fourth, "UNSPECIFIED", nil)
+	shows("in_progress", "queued", "in_progress", "queued")
+	former := pr.Head()
+	pr.Push(y.mallory)
+	rest()
+	for _, name := range []string{"presubmit", "presubmit / lint", "presubmit / unit (1.25)", "presubmit / unit (1.26)"} {
+		if c := y.repo.Check(former, name); c.State() != "cancelled" {
+			t.Errorf("%s of the former head is %s:\n%s", name, c.State(), y.story(pr))
+		}
+	}
+}
