@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"mime"
 	"mime/multipart"
@@ -41,7 +40,8 @@ func locked() *problem {
 }
 
 // post accepts a status as GitLab does and waits until the forge shows it. Its order is that of its arrival. One that
-// no turn has taken up after Options.Wait is withdrawn; of one that is on its way the truth is told.
+// no turn has taken up after Options.Wait is withdrawn; of one that is on its way the truth is told. A client that goes
+// away meanwhile hears nothing, and its status stays.
 func (s *Service) post(c *call) (reply, error) {
 	m, err := c.oldMembers()
 	if err != nil {
@@ -67,8 +67,7 @@ func (s *Service) post(c *call) (reply, error) {
 		return reply{}, err
 	}
 	if !final(op) {
-		// Also for a client that has gone meanwhile: nobody has told it that its status was stored.
-		withdrawn, err := s.opt.Clients.Withdraw(context.WithoutCancel(c.Context()), c.at, op.ID)
+		withdrawn, err := s.opt.Clients.Withdraw(c.Context(), c.at, op.ID)
 		if err != nil {
 			return reply{}, err
 		}
@@ -84,7 +83,7 @@ func (s *Service) post(c *call) (reply, error) {
 	switch op.State {
 	case status.OpFailed:
 		return reply{}, failure(op)
-	case status.OpDelivered, status.OpSuperseded: // by something newer, which is what counts
+	case status.OpDelivered, status.OpSuperseded: // the latter as if it had been shown for a moment
 		return reply{http.StatusCreated, oldStatus(a.Run, op), nil}, nil
 	default:
 		return reply{http.StatusAccepted, oldStatus(a.Run, op), map[string]string{"Location": operationLink(op.ID), "Retry-After": "1"}}, nil
@@ -170,10 +169,10 @@ type oldAuthor struct {
 	WebURL    *string `json:"web_url"`
 }
 
-// oldStatus shows what counts in the context once the operation stands as it does.
+// oldStatus shows what the client posted, and what the forge made of it as far as that is known.
 func oldStatus(r status.Run, op status.Operation) oldBody {
 	out := oldBody{
-		SHA: r.SHA, Ref: r.Ref, Status: cmp.Or(op.Effective, op.Content.State), Name: r.Context, CreatedAt: r.CreatedAt,
+		SHA: r.SHA, Ref: r.Ref, Status: op.Content.State, Name: r.Context, CreatedAt: r.CreatedAt,
 		Coverage: op.Coverage, PipelineID: r.PipelineID, Author: oldAuthor{Username: "signalbox", Name: "Signalbox", State: "active"},
 	}
 	if f := op.ForgeRef; f != nil {

@@ -196,7 +196,7 @@ func (s *Service) operation(c *call) (reply, error) {
 	if !ok {
 		return reply{}, unknown
 	}
-	if _, mine := c.grant.repo(at.Project); !mine || c.scope != nil && at.Key != c.scope.SHA {
+	if _, mine := c.grant.repo(at.Project); !mine {
 		return reply{}, unknown
 	}
 	op, err := s.await(c.Context(), c.instance(), id, wait, func(o status.Operation) bool { return o.State.Final() })
