@@ -165,6 +165,9 @@ func (t *turn) judge(fresh []forge.LabelEntry) bool {
 	decides := theirs[len(theirs)-1]
 	var removal *forge.LabelEntry // unseen, of the standing grant, before the deciding entry
 	for i, e := range theirs {
+		if !e.Added {
+			d.Removed = later(d.Removed, e.At)
+		}
 		if !e.Added && t.concerns(e) {
 			removal = &theirs[i]
 		}

@@ -470,12 +470,16 @@ func (t *turn) judgeAsked() {
 }
 
 // judgeAsker judges a comment's or the button's approval of the live head, and answers whether it could be judged. It
-// must have been given for the head as it came, into the base as it is, and since it was opened.
+// must have been given for the head as it came, into the base as it is, since it was opened, and since somebody last
+// took the label off: heard in order, that would have ended it.
 func (t *turn) judgeAsker(a Approval) bool {
 	if a.Evidence.IsZero() {
 		a.Evidence = t.d.SeenAt
 	}
 	switch when, doubt := t.since(a.Evidence); {
+	case !a.Evidence.After(t.d.Removed):
+		t.pass(StaleApproval, short(a.SHA)+": before the label was removed")
+		return true
 	case when.verdict == tooEarly:
 		t.pass(StaleApproval, short(a.SHA)+": "+when.text)
 		return true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/status"
 )
 
 // The base alphabet. Each letter happens in the world and is told by one delivery, or by none where nothing changed.
@@ -19,10 +20,36 @@ const (
 	letterPush    = 'P' // the outsider pushes a new commit
 	letterClose   = 'C'
 	letterReopen  = 'R'
-	alphabet      = "LlUPCR"
+	letterComment = 'A' // a maintainer approves the head by comment
+	letterPress   = 'B' // a maintainer presses the button on the head's gate
+	labels        = "LlUPCR"
+	approvals     = "LUPAB"
 )
 
-// happen lets a letter happen; ok is false where it cannot, or changes nothing.
+// delivery is what tells of something.
+type delivery struct {
+	kind string
+	body any
+}
+
+// happens lets a letter happen; nil where it cannot, or changes nothing.
+func (w *world) happens(letter byte, n int) *delivery {
+	switch letter {
+	case letterComment:
+		w.approvals = append(w.approvals, Push{At: w.now.Add(w.step), SHA: w.pull.Head.SHA})
+		return &delivery{KindComment, w.comment("mona", "/ok-to-test "+w.pull.Head.SHA)}
+	case letterPress:
+		w.tick()
+		w.approvals = append(w.approvals, Push{At: w.now, SHA: w.pull.Head.SHA})
+		return &delivery{status.KindPressed, status.Pressed{SHA: w.pull.Head.SHA, What: status.PressedApprove, By: w.actor("max"), At: w.now}}
+	}
+	if note, ok := w.happen(letter, n); ok {
+		return &delivery{KindPull, note}
+	}
+	return nil
+}
+
+// happen is a letter that is told by a note.
 func (w *world) happen(letter byte, n int) (note Note, ok bool) {
 	switch letter {
 	case letterOpen:
@@ -64,6 +91,15 @@ func (w *world) rightful(hold time.Duration) (open, sure bool) {
 			sure = false
 		}
 	}
+	for _, a := range w.approvals {
+		removed := slices.ContainsFunc(w.entries, func(e forge.LabelEntry) bool {
+			return !e.Added && e.Actor.ID != w.self.Actor.ID && !e.At.Before(a.At)
+		})
+		if w.pull.Open && a.SHA == w.pull.Head.SHA && !a.At.Before(w.arrived[a.SHA]) && a.At.After(w.moved) && !removed {
+			// Heard while a label stood it added nothing, and went with the label whose removal was heard later.
+			return true, !slices.ContainsFunc(w.entries, func(e forge.LabelEntry) bool { return !e.Added && e.At.Before(a.At) })
+		}
+	}
 	if !w.pull.Open || decides == nil || !decides.Added || decides.At.Before(w.arrived[w.pull.Head.SHA]) || !decides.At.After(w.moved) {
 		return false, true
 	}
@@ -94,17 +130,21 @@ func TestEveryOrder(t *testing.T) {
 	for _, c := range []struct {
 		hold, step time.Duration
 		world      moves
+		alphabet   string
 		every      int // of the longest lives, play one in so many
 	}{
-		{5 * time.Second, 10 * time.Second, before, 1}, // labels come after the hold
-		{5 * time.Second, 10 * time.Second, told, 4},
-		{5 * time.Second, 10 * time.Second, amid, 7},
-		{2 * time.Minute, 10 * time.Second, before, 11}, // within it
-		{0, 10 * time.Second, before, 11},
-		{0, 10 * time.Second, told, 11},
-		{0, 10 * time.Second, amid, 11},
+		{5 * time.Second, 10 * time.Second, before, labels, 1}, // labels come after the hold
+		{5 * time.Second, 10 * time.Second, told, labels, 4},
+		{5 * time.Second, 10 * time.Second, amid, labels, 7},
+		{2 * time.Minute, 10 * time.Second, before, labels, 11}, // within it
+		{0, 10 * time.Second, before, labels, 11},
+		{0, 10 * time.Second, told, labels, 11},
+		{0, 10 * time.Second, amid, labels, 11},
+		{5 * time.Second, 10 * time.Second, before, approvals, 11},
+		{5 * time.Second, 10 * time.Second, told, approvals, 29},
+		{5 * time.Second, 10 * time.Second, amid, approvals, 29},
 	} {
-		t.Run(fmt.Sprintf("hold=%s,step=%s,world=%s", c.hold, c.step, c.world), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s,hold=%s,step=%s,world=%s", c.alphabet, c.hold, c.step, c.world), func(t *testing.T) {
 			t.Parallel()
 			turn, lives, opened := 0, 0, 0
 			var grow func(letters string)
@@ -128,7 +168,7 @@ func TestEveryOrder(t *testing.T) {
 					}
 				})
 				if len(letters) < 5 {
-					for _, l := range alphabet {
+					for _, l := range c.alphabet {
 						grow(letters + string(l))
 					}
 				}
@@ -146,7 +186,7 @@ func TestEveryOrder(t *testing.T) {
 func possible(letters string) bool {
 	w := newWorld()
 	for i := range len(letters) {
-		if _, ok := w.happen(letters[i], i); !ok {
+		if w.happens(letters[i], i) == nil {
 			return false
 		}
 	}
@@ -179,14 +219,10 @@ func live(t *testing.T, letters string, order []int, hold, step time.Duration, m
 	w.step = step
 	m := newSim(t, w)
 	m.policy.Hold, m.light = hold, true
-	var notes []*Note
+	var notes []*delivery
 	until := func(n int) {
 		for i := len(notes); i < n; i++ {
-			note, ok := w.happen(letters[i], i)
-			notes = append(notes, &note)
-			if !ok {
-				notes[i] = nil
-			}
+			notes = append(notes, w.happens(letters[i], i))
 		}
 	}
 	switch moving {
@@ -199,7 +235,8 @@ func live(t *testing.T, letters string, order []int, hold, step time.Duration, m
 	for _, i := range order {
 		until(i + 1)
 		if notes[i] != nil {
-			m.hear(*notes[i])
+			m.post(notes[i].kind, notes[i].body)
+			m.run("")
 		}
 	}
 	m.pass(5 * time.Minute)

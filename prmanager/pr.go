@@ -55,6 +55,7 @@ type PR struct {
 	Requests  []Request  `json:"requests,omitempty"`
 	Questions []Question `json:"questions,omitempty"`
 
+	Removed  time.Time `json:"removed,omitzero"`   // newest removal of the label, not by us: no comment or press before it grants
 	Denied   time.Time `json:"denied,omitzero"`    // newest /ok-to-test cancel that was heeded: nothing asked before it grants
 	Retests  Retests   `json:"retests,omitzero"`   // by the author
 	Answered []string  `json:"answered,omitempty"` // commits for which the ready-to-paste comment was written, the newest few

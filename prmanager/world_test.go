@@ -56,6 +56,8 @@ type world struct {
 	pushedBy map[string]string
 	pushes   []Push
 	moved    time.Time // newest close, reopening or retarget
+	// approvals are those by comment and button: of which commit, and when.
+	approvals []Push
 }
 
 type ran struct {
