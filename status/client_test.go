@@ -830,8 +830,10 @@ func TestReadBackInBatches(t *testing.T) {
 
 func TestStatusesInADryRun(t *testing.T) {
 	l := newLoop(t)
+	l.begin(t, Create{Context: "b", Content: said(forge.StatusRunning)})
 	a := l.begin(t, Create{Context: "a", Content: said(forge.StatusRunning)})
 	l.rest()
+	l.hub.calls = 1
 	l.dry = true
 	b := l.says(t, a.Run.ID, Update{Content: said(forge.StatusSuccess)})
 	l.shows(t, "a", forge.StatusRunning, 1)
