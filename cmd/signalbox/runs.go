@@ -197,7 +197,7 @@ func parsePosition(s string) position {
 	var p position
 	for part := range strings.SplitSeq(s, ".") {
 		n, err := strconv.Atoi(part)
-		if err != nil || n < 0 || len(p) == 1<<12 {
+		if err != nil || n < 0 {
 			return nil
 		}
 		p = append(p, n)

@@ -306,6 +306,9 @@ func TestRunEvents(t *testing.T) {
 	if name, _ := f.next(); name != "" {
 		t.Fatalf("%s of a server that stops", name)
 	}
+	if name, _ := l.follow("sb1-one", "").next(); name != "" {
+		t.Fatalf("%s of a server that was stopping before", name)
+	}
 	l.draining.Store(false)
 	l.rows(task.GetId(), 2, "three")
 	g := l.follow("sb1-one", f.id)
