@@ -135,7 +135,6 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 	finish := func(code Code) {
 		env.Results = append(env.Results, result(x, code, out))
 		env.Outbox = slices.Delete(env.Outbox, i, i+1)
-		env.Touched = a.at
 	}
 	bury := func(why string) {
 		dead := *cur

@@ -24,7 +24,7 @@ type envelope struct {
 	Format int             `json:"format"`
 	Doc    json.RawMessage `json:"doc,omitempty"`
 	Now    time.Time       `json:"now,omitzero"` // newest time seen; time of this subject never runs backwards
-	// Touched is when it last decided something or ended an entry: what failed does not count.
+	// Touched is when it last decided something, the end of an entry for one; a try that failed is nothing to decide.
 	Touched time.Time `json:"touched,omitzero"`
 
 	Seq      int64 `json:"seq,omitempty"`      // mail consumed up to here
@@ -57,8 +57,7 @@ const (
 	IndexStuck       = "stuck"        // those of them that failed stuckAfter times
 	IndexContended   = "contended"    // entries that the far side puts off again and again, or whose credential it refuses
 	IndexOpenOutside = "open-outside" // shutting entries whose tries are used up
-	// IndexTouched has every subject, the newest first: its score is minus the time at which it last decided something
-	// or ended an entry.
+	// IndexTouched has every subject, the newest first: its score is minus the time at which it last decided something.
 	IndexTouched = "touched"
 
 	outboxLabel = "outbox" // of the document's place in state.OldestSince

@@ -292,6 +292,10 @@ func TestEachAlertFiresAndClearsItself(t *testing.T) {
 				if a.Subject != sick || a.Count != 1 || !strings.Contains(a.Words, c.words) || a.Fired.Before(began) {
 					t.Errorf("%+v", a)
 				}
+				elapse(5 * time.Minute)
+				if d := w.read(); !slices.ContainsFunc(d.Standing, func(b alerts.Alert) bool { return b.Name == a.Name && b.Fired.Equal(a.Fired) }) {
+					t.Errorf("fired anew: %+v", d.Standing)
+				}
 				c.mend(w)
 				elapse(c.clear)
 				if w.stands(c.name) {
@@ -508,6 +512,39 @@ func TestReceiverDownDelaysNothing(t *testing.T) {
 			t.Errorf("still %v", got)
 		}
 	})
+}
+
+// What works by the clock, whatever else happens, is no proof that work gets done.
+func TestStandstillIsJudgedByRealWork(t *testing.T) {
+	b := alerts.New(alerts.Config{})
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	row := func(kind string, score time.Time, sign float64) state.Entry {
+		return state.Entry{Subject: state.Subject{Instance: "a", Project: "b", Kind: kind, Key: "c"}, Index: state.Index{Score: sign * float64(score.UnixMilli())}}
+	}
+	for name, c := range map[string]struct {
+		waits, touched []state.Entry
+		stands         bool
+	}{
+		"nothing ever done":   {[]state.Entry{row("pr", now.Add(-6*time.Minute), 1)}, nil, true},
+		"done long ago":       {[]state.Entry{row("pr", now.Add(-6*time.Minute), 1)}, []state.Entry{row("pr", now.Add(-6*time.Minute), -1)}, true},
+		"done lately":         {[]state.Entry{row("pr", now.Add(-6*time.Minute), 1)}, []state.Entry{row("pr", now.Add(-4*time.Minute), -1)}, false},
+		"only a sweep":        {[]state.Entry{row("pr", now.Add(-6*time.Minute), 1)}, []state.Entry{row("sweep", now, -1), row("system", now, -1), row("pr", now.Add(-6*time.Minute), -1)}, true},
+		"a sweep that waits":  {[]state.Entry{row("sweep", now.Add(-6*time.Minute), 1)}, nil, true},
+		"nothing waits":       {nil, []state.Entry{row("pr", now.Add(-time.Hour), -1)}, false},
+		"waits not long":      {[]state.Entry{row("pr", now.Add(-4*time.Minute), 1)}, []state.Entry{row("pr", now.Add(-time.Hour), -1)}, false},
+		"planned for later":   {[]state.Entry{row("pr", now.Add(time.Hour), 1)}, []state.Entry{row("pr", now.Add(-time.Hour), -1)}, false},
+		"only the judgement":  {[]state.Entry{{Subject: alerts.Subject(), Index: state.Index{Score: float64(now.Add(-time.Hour).UnixMilli())}}}, nil, false},
+		"the older one waits": {[]state.Entry{row("pr", now.Add(-6*time.Minute), 1), row("pr", now.Add(-time.Minute), 1)}, nil, true},
+	} {
+		f := alerts.Facts{Rows: map[string][]state.Entry{state.OldestSince: c.waits, actor.IndexTouched: c.touched, actor.IndexQuarantine: {}}}
+		for _, index := range []string{state.OldestSince, actor.IndexTouched} {
+			f.Rows[index] = append([]state.Entry{}, f.Rows[index]...)
+		}
+		d := b.Decide(alerts.Subject(), alerts.Doc{Judged: now.Add(-time.Minute), Up: now.Add(-time.Hour)}, f, actor.Inputs{}, now).Next
+		if got := len(d.Standing) == 1 && d.Standing[0].Name == alerts.Stalled; got != c.stands || len(d.Standing) > 1 {
+			t.Errorf("%s: %+v", name, d.Standing)
+		}
+	}
 }
 
 // After 90 days a dead letter can be read no more, and nobody is called for it.

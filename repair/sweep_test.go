@@ -263,7 +263,7 @@ func TestTroubleWithDeliveriesShowsAndEnds(t *testing.T) {
 				}
 			}, 70 * time.Minute,
 		}, {
-			"never mended, but hours ago", func(w *world) { w.lose("g", "pull_request", 502) }, 0, 5 * time.Minute, "also when they are sent again",
+			"never mended, but hours ago", func(w *world) { w.lose("g", "pull_request", 502) }, 0, 40 * time.Minute, "also when they are sent again",
 			func(*world) {}, 6 * time.Hour,
 		}, {
 			"disabled", func(w *world) { w.nolog = &NoLog{Why: "x", Disabled: "the forge does not call it"} }, 0, 2 * time.Minute, "o/a: the forge does not call it",

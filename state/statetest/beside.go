@@ -203,6 +203,7 @@ var indexCases = []testCase{
 		place := []state.Index{{Name: state.OldestSince, Label: "entry", Score: 7}}
 		b.pass(20 * time.Millisecond)
 		b.accept(letter(one, "late"))
+		expect("more stored", "1 mail 1", "2 mail 1")
 		b.save(state.Commit{Subject: one, Holder: "A", Doc: []byte("d"), Through: 3, Index: place})
 		expect("all but the newest decided", "1 entry 7", "1 mail 4", "2 mail 1")
 		b.save(state.Commit{Subject: one, Holder: "A", Version: 1, Through: 4})
