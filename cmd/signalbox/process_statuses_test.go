@@ -480,6 +480,23 @@ func TestStatusTokenCommands(t *testing.T) {
 	if len(grants) != 1 || !strings.Contains(w.token, grants[0].ID) {
 		t.Fatalf("%+v", grants)
 	}
+	// A context goes to another token, if that is for the project.
+	old := w.token
+	w.token = w.signalbox(exitOK, "status", "token", "--project", "gitlab:octo/hello")
+	next := strings.Split(w.token, "_")[1]
+	give := func(sha, context, to string) []string {
+		return []string{"status", "transfer", "--project", "gitlab:octo/hello", "--sha", sha, "--context", context, "--to", to}
+	}
+	if a := w.ask(http.MethodPost, w.list(sha), "2", `{"context":"ci/x","state":"failed"}`); a.code != http.StatusForbidden {
+		t.Errorf("before the transfer: %d %s", a.code, a.text)
+	}
+	w.signalbox(exitOK, give(sha, "ci/x", next)...)
+	w.accepts(http.MethodPost, w.list(sha), "2", `{"context":"ci/x","state":"failed"}`)
+	w.signalbox(exitFailed, give(sha, "ci/y", next)...)
+	w.signalbox(exitFailed, give(sha, "ci/x", "nobody")...)
+	w.signalbox(exitUsage, give("abc", "ci/x", next)...)
+	w.signalbox(exitOK, "status", "revoke", next)
+	w.token = old
 	w.signalbox(exitOK, "status", "revoke", grants[0].ID)
 	if a := w.ask(http.MethodGet, w.list(sha), "", ""); a.code != http.StatusUnauthorized {
 		t.Errorf("after its revocation: %d %s", a.code, a.text)

@@ -61,10 +61,20 @@ type statusRevocation struct {
 	ID string `json:"id"`
 }
 
+// statusTransfer asks for another owner of a context at one commit.
+type statusTransfer struct {
+	Project string `json:"project"`
+	SHA     string `json:"sha"`
+	Context string `json:"context"`
+	Ref     string `json:"ref,omitempty"`
+	To      string `json:"to"` // id of a token
+}
+
 // statusOperator administers the tokens of the status API.
 type statusOperator interface {
 	grantStatus(ctx context.Context, g statusGrant) (statusGranted, error)
 	revokeStatus(ctx context.Context, r statusRevocation) error
+	transferStatus(ctx context.Context, t statusTransfer) error
 }
 
 func (a admin) grantStatus(ctx context.Context, g statusGrant) (statusGranted, error) {
@@ -100,6 +110,28 @@ func (a admin) revokeStatus(ctx context.Context, r statusRevocation) error {
 		return usageError{err}
 	}
 	return err
+}
+
+// transferStatus finds the project among those of the token that is to own the context: it must be for them anyway.
+func (a admin) transferStatus(ctx context.Context, t statusTransfer) error {
+	grants, err := statusapi.Grants(ctx, a.store)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		for _, repo := range g.Repos {
+			if g.ID != t.To || !strings.EqualFold(repo.Instance+":"+repo.Name, t.Project) {
+				continue
+			}
+			err := status.NewClients(a.engine, a.store, nil).Transfer(ctx, status.Target{Repo: repo, SHA: t.SHA}, t.Context, t.Ref, t.To)
+			var no *status.Refusal
+			if errors.As(err, &no) {
+				return usageError{errors.New(no.Message)}
+			}
+			return err
+		}
+	}
+	return usageError{fmt.Errorf("no token %q for %s is known", t.To, t.Project)}
 }
 
 // errNoRepo: the forge shows us no such repository.
@@ -157,6 +189,10 @@ func (c client) revokeStatus(ctx context.Context, r statusRevocation) error {
 	return c.post(ctx, "status-revocations", r, nil)
 }
 
+func (c client) transferStatus(ctx context.Context, t statusTransfer) error {
+	return c.post(ctx, "status-transfers", t, nil)
+}
+
 // statusAPI are the admin API's paths about tokens of the status API.
 func statusAPI(mux *http.ServeMux, a admin) {
 	mux.HandleFunc("POST "+adminPath+"status-tokens", func(w http.ResponseWriter, r *http.Request) {
@@ -174,12 +210,20 @@ func statusAPI(mux *http.ServeMux, a admin) {
 		}
 		finish(w, map[string]bool{"done": true}, a.revokeStatus(r.Context(), in))
 	})
+	mux.HandleFunc("POST "+adminPath+"status-transfers", func(w http.ResponseWriter, r *http.Request) {
+		var in statusTransfer
+		if !read(w, r, &in) {
+			return
+		}
+		finish(w, map[string]bool{"done": true}, a.transferStatus(r.Context(), in))
+	})
 }
 
 type statusCmd struct {
-	Token  statusTokenCmd  `cmd:"" help:"Make a token with which a CI posts statuses."`
-	List   statusListCmd   `cmd:"" help:"List the tokens that are good, and for what."`
-	Revoke statusRevokeCmd `cmd:"" help:"End a token at once."`
+	Token    statusTokenCmd    `cmd:"" help:"Make a token with which a CI posts statuses."`
+	List     statusListCmd     `cmd:"" help:"List the tokens that are good, and for what."`
+	Revoke   statusRevokeCmd   `cmd:"" help:"End a token at once."`
+	Transfer statusTransferCmd `cmd:"" help:"Give a context of one commit to another token."`
 }
 
 type statusTokenCmd struct {
@@ -279,6 +323,41 @@ func (c statusRevokeCmd) Run(ctx context.Context, p process) (err error) {
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	if err := op.revokeStatus(ctx, statusRevocation{c.ID}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(p.out, "done")
+	return err
+}
+
+type statusTransferCmd struct {
+	Settings `embed:""`
+	Project  string `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"Where the commit is."`
+	SHA      string `required:"" name:"sha" help:"The full commit."`
+	Context  string `required:"" placeholder:"NAME" help:"The context."`
+	Ref      string `help:"The ref that it was posted with, if any."`
+	To       string `required:"" placeholder:"ID" help:"Id of the token that is to own it, as status list shows it."`
+}
+
+func (statusTransferCmd) Help() string {
+	return "A context belongs to the token that posted it first. After a rotation in the middle of a build the new one may take it over.\n\n" +
+		"Example:\n  signalbox status transfer --project gitlab:octo/hello --sha 6dcb09b5b57875f334f61aebed695e2e4193db5e --context jenkins/unit --to 3f1c9a7be0d24c55"
+}
+
+// Run gives the context away.
+func (c statusTransferCmd) Run(ctx context.Context, p process) (err error) {
+	if !shaForm.MatchString(c.SHA) {
+		return usageError{fmt.Errorf("--sha %q: expected the full commit, 40 or 64 hexadecimal digits in lower case", c.SHA)}
+	}
+	cfg, err := c.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return err
+	}
+	op, done, err := connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if err := op.transferStatus(ctx, statusTransfer{c.Project, c.SHA, c.Context, c.Ref, c.To}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(p.out, "done")
