@@ -119,9 +119,10 @@ func (t *decision) create(by Caller, r Create, ours func(forge.Repo, string) boo
 	if err != nil {
 		return Accepted{}, err
 	}
-	sum := sha256.Sum256(encoded(r))
-	digest := hex.EncodeToString(sum[:])
+	digest := ""
 	if r.ExternalID != "" {
+		sum := sha256.Sum256(encoded(r))
+		digest = hex.EncodeToString(sum[:])
 		i := slices.IndexFunc(c.Runs, func(x ClientRun) bool { return x.ExternalID == r.ExternalID })
 		switch {
 		case i >= 0:
@@ -134,10 +135,10 @@ func (t *decision) create(by Caller, r Create, ours func(forge.Repo, string) boo
 	if err != nil {
 		return Accepted{}, err
 	}
-	run.Digest, run.Ordered, run.Sequence = digest, r.Sequence > 0, max(r.Sequence, 1)
+	run.Digest, run.Ordered, run.Sequence, run.Count = digest, r.Sequence > 0, max(r.Sequence, 1), 1
 	c.Runs = append(c.Runs, run)
 	s := Said{Order: Order{run.Attempt, run.Sequence}, N: 1, Content: r.Content, At: t.now}
-	return t.accept(scope, c, run, s, operation{}), nil
+	return t.accept(scope, c, past{ClientRun: run}, s), nil
 }
 
 // begin makes the next run of a context.
@@ -146,7 +147,7 @@ func (c *Context) begin(r Create, now time.Time) (ClientRun, error) {
 		return ClientRun{}, refuse(CodeTooManyUpdates, "this context has had %d runs", maxUpdates)
 	}
 	c.Attempt++
-	return ClientRun{Attempt: c.Attempt, ExternalID: r.ExternalID, PipelineID: r.PipelineID, Count: 1, Created: now}, nil
+	return ClientRun{Attempt: c.Attempt, ExternalID: r.ExternalID, PipelineID: r.PipelineID, Created: now}, nil
 }
 
 // existing answers a create whose external id is known.
@@ -173,12 +174,12 @@ func (t *decision) update(by Caller, id string, r Update, ours func(forge.Repo, 
 		return Accepted{}, err
 	}
 	live := c.run(attempt)
-	var run ClientRun
+	var run past
 	switch {
 	case live != nil:
-		run = *live
+		run = c.past(*live)
 	case old != nil:
-		run = old.ClientRun
+		run = *old
 	default:
 		return Accepted{}, refuse(CodeNotFound, "no such run")
 	}
@@ -194,12 +195,11 @@ func (t *decision) update(by Caller, id string, r Update, ours func(forge.Repo, 
 	}
 	s := run.next(c, r.Sequence, r.Content, t.now)
 	if live == nil {
-		old.ClientRun = run
-		t.retire(scope, *old)
+		t.retire(scope, run)
 	} else {
-		*live = run
+		*live = run.ClientRun
 	}
-	return t.accept(scope, c, run, s, operation{}), nil
+	return t.accept(scope, c, run, s), nil
 }
 
 // next numbers another status of a run. What it leaves out is taken from the newest one of the run.
@@ -214,8 +214,8 @@ func (r *ClientRun) next(c Context, sequence int64, say Content, now time.Time) 
 }
 
 // accept stores one status of a run of c at its place in the order.
-func (t *decision) accept(scope string, c Context, run ClientRun, s Said, op operation) Accepted {
-	e := c.Effective
+func (t *decision) accept(scope string, c Context, run past, s Said) Accepted {
+	op, e := operation{}, c.Effective
 	switch why := c.overrules(s); {
 	case s.Order == e.Order && s.same(e.Content):
 		op.Twin = operationID(t.s, runID(scope, e.Attempt), e.N)
@@ -223,12 +223,13 @@ func (t *decision) accept(scope string, c Context, run ClientRun, s Said, op ope
 		op.End = &end{State: OpSuperseded, Reason: why, By: operationID(t.s, runID(scope, e.Attempt), e.N), At: t.now}
 	default:
 		t.takeEffect(scope, &c, s)
+		run.Last = s
 	}
 	return t.store(scope, c, run, s, op)
 }
 
 // store keeps the context and the operation's record, and answers.
-func (t *decision) store(scope string, c Context, run ClientRun, s Said, op operation) Accepted {
+func (t *decision) store(scope string, c Context, run past, s Said, op operation) Accepted {
 	id := runID(scope, s.Attempt)
 	op.Order, op.Content, op.At = s.Order, s.Content, s.At
 	t.d.Contexts[scope] = c
@@ -240,7 +241,7 @@ func (t *decision) store(scope string, c Context, run ClientRun, s Said, op oper
 	if op.End != nil {
 		o.State, o.Reason, o.SupersededBy = op.End.State, op.End.Reason, op.End.By
 	}
-	return Accepted{Operation: o, Run: view(t.s, scope, c, past{ClientRun: run, Last: s})}
+	return Accepted{Operation: o, Run: view(t.s, scope, c, run)}
 }
 
 // takeEffect makes s what should be shown. Runs that cannot count any more leave the document.
@@ -301,33 +302,30 @@ func (t *decision) post(by Caller, r Create, ours func(forge.Repo, string) bool)
 	}
 	newest := c.newest()
 	run := c.run(newest.Attempt)
-	var s Said
-	switch {
-	case waiting >= maxWaiting:
+	repeats := run != nil && newest.said(r.Content)
+	if waiting >= maxWaiting {
 		return Accepted{}, refuse(CodeBusy, "%d calls are waiting for this commit", waiting)
-	case run != nil && run.Count >= maxUpdates:
-		return Accepted{}, refuse(CodeTooManyUpdates, "this run has had %d updates", maxUpdates)
-	case run != nil && newest.said(r.Content):
-		s = run.next(c, 0, r.Content, t.now)
-		if newest.Order == c.Effective.Order {
-			return t.store(scope, c, *run, s, operation{Twin: operationID(t.s, runID(scope, newest.Attempt), newest.N)}), nil
-		}
-	case run == nil, newest.State.Terminal():
+	}
+	if run == nil || newest.State.Terminal() && !repeats {
 		begun, err := c.begin(r, t.now)
 		if err != nil {
 			return Accepted{}, err
 		}
-		begun.Sequence = 1
 		c.Runs = append(c.Runs, begun)
 		run = &c.Runs[len(c.Runs)-1]
-		s = Said{Order: Order{begun.Attempt, 1}, N: 1, Content: r.Content, At: t.now}
-	case run.Ordered:
+	}
+	switch {
+	case run.Count >= maxUpdates:
+		return Accepted{}, refuse(CodeTooManyUpdates, "this run has had %d updates", maxUpdates)
+	case run.Ordered && !repeats:
 		return Accepted{}, refuse(CodeSequence, "the newest run of this context was created with a sequence: update it with a larger one")
-	default:
-		s = run.next(c, 0, r.Content, t.now)
+	}
+	s := run.next(c, 0, r.Content, t.now)
+	if repeats && newest.Order == c.Effective.Order {
+		return t.store(scope, c, c.past(*run), s, operation{Twin: operationID(t.s, runID(scope, newest.Attempt), newest.N)}), nil
 	}
 	c.Waiting = append(c.Waiting, s)
-	a := t.store(scope, c, *run, s, operation{})
+	a := t.store(scope, c, past{ClientRun: *run, Last: s}, s, operation{})
 	a.Operation.Waiting = true
 	return a, nil
 }

@@ -216,6 +216,9 @@ func TestOrderingRules(t *testing.T) {
 		l.rest()
 		newer := l.begin(t, Create{Context: "a", Content: said(forge.StatusRunning, "again")})
 		late := l.says(t, old.Run.ID, Update{Content: said(forge.StatusSuccess)})
+		if late.Run.State != forge.StatusRunning || late.Run.ID != old.Run.ID {
+			t.Errorf("a run is as what took effect left it: %+v", late.Run)
+		}
 		if o := l.ends(t, late, "superseded newer_attempt"); o.SupersededBy != newer.Operation.ID || o.Order != (Order{1, 2}) {
 			t.Errorf("%+v", o)
 		}
@@ -461,6 +464,8 @@ func TestBounds(t *testing.T) {
 	refuses(t, err, CodeTooManyUpdates)
 	_, err = l.post(Create{Context: "c7", Content: said(forge.StatusSuccess)})
 	refuses(t, err, CodeTooManyUpdates)
+	edit(func(c *Context) { c.Effective.State = forge.StatusFailed })
+	l.call(t, Create{Context: "c7", Content: said(forge.StatusSuccess)}) // a full run that has ended is followed by another
 	for range maxUpdates - 1 {
 		l.says(t, old, Update{Content: said(forge.StatusRunning)})
 	}
