@@ -547,6 +547,28 @@ func TestStandstillIsJudgedByRealWork(t *testing.T) {
 	}
 }
 
+// What waits may be in quarantine, which is no waiting: without that list nobody knows.
+func TestWaitingIsUnknownWithoutTheQuarantine(t *testing.T) {
+	b := alerts.New(alerts.Config{})
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	f := alerts.Facts{Rows: map[string][]state.Entry{
+		state.OldestSince:  {{Subject: sick, Index: state.Index{Score: float64(now.Add(-time.Hour).UnixMilli())}}},
+		actor.IndexTouched: {},
+	}}
+	d := alerts.Doc{Judged: now.Add(-time.Minute), Up: now.Add(-2 * time.Hour)}
+	if got := b.Decide(alerts.Subject(), d, f, actor.Inputs{}, now).Next.Standing; len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+	f.Rows[actor.IndexQuarantine] = []state.Entry{{Subject: sick}}
+	if got := b.Decide(alerts.Subject(), d, f, actor.Inputs{}, now).Next.Standing; len(got) != 1 || got[0].Name != alerts.Quarantine {
+		t.Errorf("%+v", got)
+	}
+	f.Rows[actor.IndexQuarantine] = []state.Entry{}
+	if got := b.Decide(alerts.Subject(), d, f, actor.Inputs{}, now).Next.Standing; len(got) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // After 90 days a dead letter can be read no more, and nobody is called for it.
 func TestForgottenDeadLettersAreNoAlert(t *testing.T) {
 	b := alerts.New(alerts.Config{})
