@@ -150,78 +150,29 @@ func (l *lab) note(m *gitlabsandbox.Merge) string {
 	return ours[0]
 }
 
-func TestGitLab_OutsiderWaitsAndADeveloperLabels(t *testing.T) {
+// What the gate decides stands in testdata/stories, for both forges. Here is what only GitLab has: where the gate is
+// shown, changes of several things at once, pipelines that take no commit, groups beneath groups.
+
+// A merge request from a fork has one note, edited in place, and no status.
+func TestGitLab_NoteOnAMergeRequestFromAFork(t *testing.T) {
 	l := newLab(t, signedHook)
 	m := l.repo.Open(l.mallory, l.fork)
 	l.settle()
-	l.want("pipelines", l.pipelines(m), "")
 	if n := l.note(m); !strings.Contains(n, "Awaiting") || !strings.Contains(n, m.Head()[:12]) {
 		t.Errorf("note: %q", n)
 	}
-	l.want("statuses of a fork's commit", strings.Join(l.repo.Statuses(m.Head()), ", "), "")
-
-	l.ahead.Add(int64(time.Minute))
-	m.Label(l.guest, "CICD") // a Reporter
-	l.settle()
-	l.want("pipelines", l.pipelines(m), "")
-	l.want("labels", strings.Join(m.Labels(), ","), "")
-
 	l.ahead.Add(int64(time.Minute))
 	m.Label(l.maya, "CICD")
 	l.settle()
-	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
 	if n := l.note(m); !strings.Contains(n, "success") {
 		t.Errorf("note: %q", n)
 	}
-	l.want("labels", strings.Join(m.Labels(), ","), "CICD")
-
-	m.Pipelines()[0].Become("running")
-	l.settle()
 	m.Pipelines()[0].Become("success")
 	l.settle()
 	if g := l.gate(m); !strings.HasPrefix(g, string(prmanager.StateDone)) {
 		t.Errorf("gate: %s", g)
 	}
-}
-
-func TestGitLab_PushShutsAndCancels(t *testing.T) {
-	l := newLab(t, signedHook)
-	m := l.repo.Open(l.mallory, l.fork)
-	l.settle()
-	l.ahead.Add(int64(time.Minute))
-	m.Label(l.maya, "CICD")
-	l.settle()
-	old := m.Head()
-	l.ahead.Add(int64(time.Minute))
-	m.Push(l.mallory)
-	l.settle()
-	l.pass(20*time.Second, 10*time.Second)
-	l.want("pipelines", l.pipelines(m), old+" canceled")
-	l.want("labels", strings.Join(m.Labels(), ","), "")
-	if n := l.note(m); !strings.Contains(n, "Awaiting") || !strings.Contains(n, m.Head()[:12]) {
-		t.Errorf("note: %q", n)
-	}
-	l.ahead.Add(int64(time.Minute)) // within the hold
-	m.Label(l.maya, "CICD")
-	l.settle()
-	l.want("pipelines", l.pipelines(m), old+" canceled")
-	l.ahead.Add(int64(5 * time.Minute))
-	m.Label(l.maya, "CICD")
-	l.settle()
-	l.want("pipelines", l.pipelines(m), old+" canceled, "+m.Head()+" pending")
-
-	m.Close(l.mallory)
-	l.settle()
-	l.pass(20*time.Second, 10*time.Second)
-	l.want("pipelines", l.pipelines(m), old+" canceled, "+m.Head()+" canceled")
-	if n := l.note(m); !strings.Contains(n, "cancelled") {
-		t.Errorf("note: %q", n)
-	}
-	m.Reopen(l.mallory)
-	l.settle()
-	if g := l.gate(m); !strings.HasPrefix(g, string(prmanager.StateAwaiting)) {
-		t.Errorf("gate after reopening: %s", g)
-	}
+	l.want("statuses of a fork's commit", strings.Join(l.repo.Statuses(m.Head()), ", "), "")
 }
 
 func TestGitLab_Attack_T21_LabelAndPushInOneUpdate(t *testing.T) {
@@ -283,30 +234,6 @@ func TestGitLab_SameProjectHasACommitStatus(t *testing.T) {
 	l.want("statuses", strings.Join(l.repo.Statuses(old), ", "), "CI gate success, CI gate pending, CI gate canceled")
 }
 
-func TestGitLab_CommentsAndMembership(t *testing.T) {
-	l := newLab(t, signedHook)
-	m := l.repo.Open(l.mallory, l.fork)
-	l.settle()
-	m.Comment(l.mallory, "/ok-to-test "+m.Head())
-	l.settle()
-	l.want("pipelines", l.pipelines(m), "")
-	m.Comment(l.maya, "/ok-to-test "+m.Head())
-	l.settle()
-	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
-
-	// Removed from the project: the next push of hers is an outsider's.
-	own := l.repo.Open(l.maya, l.repo)
-	l.settle()
-	l.want("pipelines", l.pipelines(own), own.Head()+" pending")
-	first := own.Head()
-	l.repo.SetMember(l.maya, 0)
-	l.ahead.Add(int64(time.Minute))
-	own.Push(l.maya)
-	l.settle()
-	l.pass(20*time.Second, 10*time.Second)
-	l.want("pipelines", l.pipelines(own), first+" canceled")
-}
-
 // Trust in a group that stands beneath others; who is a member above it is one of it.
 func TestGitLab_TeamOfANestedGroup(t *testing.T) {
 	l := newLab(t, signedHook, "SIGNALBOX_TRUST=team:octo/crew/core")
@@ -322,42 +249,5 @@ func TestGitLab_TeamOfANestedGroup(t *testing.T) {
 	l.ahead.Add(int64(time.Minute))
 	m.Label(l.guest, "CICD")
 	l.settle()
-	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
-}
-
-func TestGitLab_BotsLabelIsNobodysWill(t *testing.T) {
-	l := newLab(t, signedHook)
-	m := l.repo.Open(l.mallory, l.fork)
-	l.settle()
-	other := l.forge.AddUser("project_7_bot_cd", true)
-	l.repo.SetMember(other, gitlabsandbox.Maintainer)
-	l.ahead.Add(int64(time.Minute))
-	m.Label(other, "CICD")
-	l.settle()
-	l.want("pipelines", l.pipelines(m), "")
-}
-
-func TestGitLab_LostDeliveriesAreRepairedByTheSweep(t *testing.T) {
-	l := newLab(t, signedHook, "SIGNALBOX_SWEEP=1m")
-	m := l.repo.Open(l.mallory, l.fork)
-	l.settle()
-	l.ahead.Add(int64(time.Minute))
-	m.Label(l.maya, "CICD")
-	l.forge.Drop() // GitLab has disabled the hook
-	l.pass(5*time.Minute, 10*time.Second)
-	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
-}
-
-func TestGitLab_FailingAPIIsNeitherYesNorNo(t *testing.T) {
-	l := newLab(t, signedHook)
-	m := l.repo.Open(l.mallory, l.fork)
-	l.settle()
-	l.ahead.Add(int64(time.Minute))
-	l.forge.Fail("GET /projects/{id}/members/all/{user}", 3)
-	m.Label(l.maya, "CICD")
-	l.settle()
-	l.want("pipelines", l.pipelines(m), "")
-	l.want("labels", strings.Join(m.Labels(), ","), "CICD")
-	l.pass(10*time.Minute, 10*time.Second)
 	l.want("pipelines", l.pipelines(m), m.Head()+" pending")
 }

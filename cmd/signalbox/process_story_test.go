@@ -70,17 +70,6 @@ func (w *world) order(pr *sandbox.PR, actions ...string) {
 	}
 }
 
-func TestLabeledBeforeOpened(t *testing.T) {
-	t.Parallel()
-	w := begin(t, fileStore(t))
-	w.serve(1)
-	pr := w.opens(w.mallory)
-	w.labels(w.maya, pr)
-	w.order(pr, "labeled", "opened")
-	w.settle(pr)
-	w.open(pr)
-}
-
 func TestLateSynchronize(t *testing.T) {
 	t.Parallel()
 	w := begin(t, fileStore(t))
@@ -103,21 +92,4 @@ func TestLateSynchronize(t *testing.T) {
 	w.send(late.GUID)
 	w.settle(pr)
 	w.open(pr) // it tells of the push that has been approved since
-}
-
-func TestUnlabeledAndLabeledReversed(t *testing.T) {
-	t.Parallel()
-	w := begin(t, fileStore(t))
-	w.serve(1)
-	pr := w.opens(w.mallory)
-	w.settle(pr)
-	w.labels(w.maya, pr)
-	w.unlabels(w.maya, pr)
-	w.order(pr, "unlabeled", "labeled")
-	w.settle(pr)
-	w.shut(pr)
-	w.triggered(pr, pr.Head(), 0)
-	if w.passed(w.subject(pr), "Grant") > 0 {
-		t.Errorf("a label that was gone again was granted:\n%s", w.told(pr))
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,6 +84,13 @@ func (f *Forge) Deliver(ctx context.Context, url string, twice bool) ([]int, err
 		}
 	}
 	return statuses, nil
+}
+
+// Reverse turns the order around in which what has happened since will be sent.
+func (f *Forge) Reverse() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	slices.Reverse(f.pending)
 }
 
 // Drop forgets what has happened since, as GitLab does while a hook is disabled.
