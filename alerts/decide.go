@@ -34,8 +34,10 @@ func (b *Behaviour) Decide(_ state.Subject, d Doc, f Facts, in actor.Inputs, now
 		}
 		a, stands, known := b.judge(name, f, next.Up, now)
 		switch {
-		case !known && old != nil:
-			next.Standing = append(next.Standing, *old)
+		case !known:
+			if old != nil {
+				next.Standing = append(next.Standing, *old)
+			}
 		case stands && old != nil:
 			a.Fired = old.Fired
 			next.Standing = append(next.Standing, a)
