@@ -466,9 +466,13 @@ func TestBounds(t *testing.T) {
 	refuses(t, err, CodeTooManyUpdates)
 	edit(func(c *Context) { c.Effective.State = forge.StatusFailed })
 	l.call(t, Create{Context: "c7", Content: said(forge.StatusSuccess)}) // a full run that has ended is followed by another
-	for range maxUpdates - 1 {
-		l.says(t, old, Update{Content: said(forge.StatusRunning)})
+	p, err := record[past](t.Context(), l, subject, pastRecord(old))
+	if err != nil {
+		t.Fatal(err)
 	}
+	p.Count = maxUpdates - 1
+	l.records[pastRecord(old)] = encoded(p)
+	l.says(t, old, Update{Content: said(forge.StatusRunning)})
 	_, err = l.update(old, Update{Content: said(forge.StatusSuccess)})
 	refuses(t, err, CodeTooManyUpdates)
 	edit(func(c *Context) { c.Attempt = maxUpdates })
