@@ -644,6 +644,27 @@ func TestLateCallIsNotRepeated(t *testing.T) {
 	l.ends(t, a, "delivered")
 }
 
+// A holder that was paused beyond its lease sends what it had begun, long after anybody waited for it. Nobody can
+// prevent that; the read-back puts it right.
+func TestCallOfAPausedHolder(t *testing.T) {
+	l := newLoop(t)
+	l.hub.delay = func() time.Duration { return 100 * time.Second }
+	l.hub.fate = func() fail { return late }
+	zombie := l.begin(t, Create{Context: "a", Content: said(forge.StatusRunning)})
+	l.step()
+	l.crash = func(at string) bool { return at == "done" }
+	l.step()
+	l.crash, l.hub.fate = nil, nil
+	a := l.says(t, zombie.Run.ID, Update{Content: said(forge.StatusFailed)})
+	l.shows(t, "a", forge.StatusFailed, 2)
+	l.ends(t, a, "delivered")
+	l.ends(t, zombie, "superseded replaced")
+	l.now = l.now.Add(time.Minute)
+	l.shows(t, "a", forge.StatusRunning, 2)
+	l.wakes(t)
+	l.shows(t, "a", forge.StatusFailed, 3)
+}
+
 // What landed without an answer is found, and is not written twice.
 func TestLostAnswerIsFound(t *testing.T) {
 	l := newLoop(t)
