@@ -637,7 +637,8 @@ func TestManyJobsOverABadNetwork(t *testing.T) {
 		wg.Go(func() { p.work(ctx, w, cut{servers, .2}) })
 	}
 	var all []forge.Run
-	for i := range runs {
+	want := func() {
+		i := len(all)
 		o := order(fmt.Sprint("r", i), spec("one", false), spec("two", false))
 		o.Run.Ref.Number = i + 1
 		for err := servers[i%3].want(t.Context(), o); err != nil; err = servers[i%3].want(t.Context(), o) {
@@ -649,7 +650,12 @@ func TestManyJobsOverABadNetwork(t *testing.T) {
 	}
 	results := map[forge.CheckState]int{}
 	kills := 0
-	for i, r := range all {
+	for i := range runs {
+		// At first more at once than there is room for in the document, then as many as end.
+		for len(all) < runs && (len(all) < maxOpenJobs*6/10 || len(all) < i+100) {
+			want()
+		}
+		r := all[i]
 		if i%(runs/10) == runs/20 {
 			kill(kills % 3)
 			kills++
