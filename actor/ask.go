@@ -95,7 +95,7 @@ func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope
 		return false, err
 	}
 	env.Now = now
-	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index()
+	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index(e.kindOf(s))
 	done, err := e.store.Commit(ctx, c)
 	if err != nil {
 		return false, fmt.Errorf("save %s: %w", s, err)

@@ -74,6 +74,9 @@ type KindOptions struct {
 	EffectTimeout time.Duration
 	// MailFormat is the newest format of mail the behaviour reads; 1. Newer mail waits for newer code.
 	MailFormat int
+	// Clockwork: its subjects wake themselves. That they do is no sign that work gets done, and after a failover they
+	// catch up by themselves, so they stand in no IndexTouched.
+	Clockwork bool
 }
 
 // kind is a Behaviour with its types erased.
@@ -332,9 +335,6 @@ func (e *Engine) reconcileTouched(ctx context.Context, id string) (int, error) {
 		// The newest row stands for "now" on the store's clock.
 		if rows[0].Score+float64(failoverWindow.Milliseconds()) < r.Score {
 			break
-		}
-		if e.kindOf(r.Subject) == nil {
-			continue // nobody would read it
 		}
 		_, err := e.Tell(ctx, state.Delivery{
 			Subject: r.Subject, ID: "engine:failover:" + id + ":" + r.Subject.String(),

@@ -57,7 +57,8 @@ const (
 	IndexStuck       = "stuck"        // those of them that failed stuckAfter times
 	IndexContended   = "contended"    // entries that the far side puts off again and again, or whose credential it refuses
 	IndexOpenOutside = "open-outside" // shutting entries whose tries are used up
-	// IndexTouched has every subject, the newest first: its score is minus the time at which it last decided something.
+	// IndexTouched has every subject that does not work by the clock (KindOptions), the newest first: its score is minus
+	// the time at which it last decided something.
 	IndexTouched = "touched"
 
 	outboxLabel = "outbox" // of the document's place in state.OldestSince
@@ -220,13 +221,13 @@ func (e *envelope) again(now time.Time) {
 	}
 }
 
-// index is the behaviour's places and the engine's own.
-func (e *envelope) index() []state.Index {
+// index is the behaviour's places and the engine's own. k is nil for a subject that no behaviour reads.
+func (e *envelope) index(k *kind) []state.Index {
 	out := slices.Clone(e.Index)
 	place := func(name, label string, since time.Time) {
 		out = append(out, state.Index{Name: name, Label: label, Score: float64(since.UnixMilli())})
 	}
-	if !e.Touched.IsZero() {
+	if k != nil && !k.Clockwork && !e.Touched.IsZero() {
 		out = append(out, state.Index{Name: IndexTouched, Score: -float64(e.Touched.UnixMilli())})
 	}
 	for _, d := range e.Dead {

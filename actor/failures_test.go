@@ -441,7 +441,8 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 	})
 }
 
-// Documents that no behaviour reads (the key of the tokens, say) are not told to reconcile: nobody would take the mail.
+// Documents that no behaviour reads (the key of the tokens, say) are not told to reconcile, since nobody would take the
+// mail; nor is what works by the clock.
 func TestFailoverLeavesPlainDocumentsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newBench(t, &script{}, actor.Options{})
@@ -449,6 +450,7 @@ func TestFailoverLeavesPlainDocumentsAlone(t *testing.T) {
 		e := actor.New(store, x.locker, actor.Options{})
 		actor.Register(e, "script", &script{}, actor.KindOptions{})
 		actor.Register(e, "system/watch", &script{}, actor.KindOptions{})
+		actor.Register(e, "system/clock", &script{}, actor.KindOptions{Clockwork: true})
 		keep := func(key string) state.Subject {
 			s := state.Subject{Instance: "-", Project: "-", Kind: "system", Key: key}
 			_, err := actor.Ask(t.Context(), e, s, "", func(d tally, _ time.Time) (actor.Step[tally], error) {
@@ -459,13 +461,13 @@ func TestFailoverLeavesPlainDocumentsAlone(t *testing.T) {
 			}
 			return s
 		}
-		plain, watch := keep("key"), keep("watch")
+		plain, watch, clock := keep("key"), keep("watch"), keep("clock")
 		defer x.run(e)()
 		elapse(time.Minute)
 		other := "another history"
 		store.identity.Store(&other)
 		elapse(time.Minute)
-		for s, told := range map[state.Subject]int{plain: 0, watch: 1} {
+		for s, told := range map[state.Subject]int{plain: 0, watch: 1, clock: 0} {
 			v, err := actor.See(t.Context(), x.store, s)
 			if err != nil || v.Unread != 0 || strings.Count(string(v.Doc), "failover") != told || !v.Due.IsZero() {
 				t.Errorf("%s: %+v, %s, %v", s, v, v.Doc, err)

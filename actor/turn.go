@@ -406,7 +406,7 @@ func (t *turn) commit(env *envelope, c state.Commit, changed bool) (bool, error)
 	env.Now = now
 	c.Subject, c.Holder, c.Version, c.Through = t.s, t.lease.Token(), t.version, env.Seq
 	if changed {
-		c.Doc, c.Index, c.ClearFlag = mustJSON(env), env.index(), t.flagged
+		c.Doc, c.Index, c.ClearFlag = mustJSON(env), env.index(t.k), t.flagged
 	}
 	ending := c.Release || c.HandBack
 	if ending {

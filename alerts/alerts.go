@@ -45,7 +45,7 @@ const (
 	gap = 10 * time.Minute
 	// silence is how long nothing may be done while work is due; the same for our own judgement.
 	silence = 5 * time.Minute
-	most    = 1000 // rows of an index that are read and counted
+	most    = 100 // rows of an index that are read and counted
 )
 
 // rule is an alert that stands while an index has a row older than age.
@@ -88,7 +88,7 @@ type Alert struct {
 	Name    string        `json:"name"`
 	Fired   time.Time     `json:"fired"`
 	Since   time.Time     `json:"since"`         // of the oldest of what it is about
-	Count   int           `json:"count"`         // of what it is about, counted up to 1000
+	Count   int           `json:"count"`         // of what it is about, counted up to 100
 	Subject state.Subject `json:"subject"`       // of the oldest
 	Key     string        `json:"key,omitempty"` // which effect, dead letter or pull request of the subject, or a reason
 	Words   string        `json:"words"`         // the same as a sentence

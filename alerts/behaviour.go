@@ -48,12 +48,12 @@ func Seed(d Doc, now time.Time) actor.Step[Doc] { return actor.Step[Doc]{Next: d
 // Look reads the indexes.
 func (b *Behaviour) Look(ctx context.Context, _ state.Subject, _ Doc, _ actor.Inputs, _ time.Time) Facts {
 	f := Facts{Rows: map[string][]state.Entry{}}
-	indexes := []string{actor.IndexTouched}
+	limits := map[string]int{actor.IndexTouched: 1}
 	for _, r := range b.rules {
-		indexes = append(indexes, r.index)
+		limits[r.index] = most
 	}
-	for _, index := range indexes {
-		rows, err := b.store.List(ctx, index, "", most)
+	for index, limit := range limits {
+		rows, err := b.store.List(ctx, index, "", limit)
 		if err != nil {
 			f.Why = err.Error()
 			continue

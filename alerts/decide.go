@@ -123,11 +123,8 @@ func (f Facts) stalled(up, now time.Time) (a Alert, stands, known bool) {
 		return a, false, false
 	}
 	last := up
-	for _, x := range touched { // the newest first; what works by the clock proves nothing
-		if x.Subject.Kind != "system" && x.Subject.Kind != "sweep" {
-			last = later(last, time.UnixMilli(int64(-x.Score)).UTC())
-			break
-		}
+	if len(touched) > 0 {
+		last = later(last, time.UnixMilli(int64(-touched[0].Score)).UTC())
 	}
 	if now.Sub(last) < silence || len(rows) == 0 || at(rows[0]).After(now.Add(-silence)) {
 		return a, false, true

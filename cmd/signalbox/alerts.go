@@ -26,7 +26,7 @@ func watch(ctx context.Context, cfg Config, e *actor.Engine, st store, log *zap.
 			return told(receiver.Post(ctx, "tell of an alert", cfg.AlertURL, id, body))
 		}
 	}
-	actor.Register(e, alerts.Kind, alerts.New(c), actor.KindOptions{})
+	actor.Register(e, alerts.Kind, alerts.New(c), actor.KindOptions{Clockwork: true})
 	_, err := actor.Ask(ctx, e, alerts.Subject(), "", func(d alerts.Doc, now time.Time) (actor.Step[alerts.Doc], error) {
 		return alerts.Seed(d, now), nil
 	})

@@ -99,7 +99,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	actor.Register(engine, "mq", prmanager.NewGroups(w.gate()), actor.KindOptions{MailFormat: prmanager.Format})
 
 	sweep := sweeps.New(w.sweep(st))
-	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format})
+	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format, Clockwork: true})
 	if err := w.seed(ctx, sweep); err != nil {
 		return nil, err
 	}
