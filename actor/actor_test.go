@@ -747,8 +747,8 @@ func TestTakeoverOfAPausedHolder(t *testing.T) {
 		defer stop()
 		elapse(ttl + 2*time.Second)
 		synctest.Wait()
-		if did != 1 || entry.Unsure.IsZero() {
-			t.Errorf("successor did it %d times, unsure %v", did, entry.Unsure)
+		if did != 1 || entry.Unsure.IsZero() || !entry.Left.Equal(entry.Unsure) {
+			t.Errorf("successor did it %d times, unsure %v, left %v", did, entry.Unsure, entry.Left)
 		}
 		close(resume)
 		stopOld()
