@@ -29,9 +29,10 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 	if err != nil {
 		return forge.StatusReceipt{}, err
 	}
+	text := wire.Cut(s.Description, maxField) // sent where it is empty too: the job would keep the text it had
 	o := &gl.SetCommitStatusOptions{
-		State: gl.BuildStateValue(s.State), Name: &s.Context, Ref: given(s.Ref), Coverage: s.Coverage,
-		Description: given(wire.Cut(s.Description, maxField)), TargetURL: given(link(s.TargetURL)),
+		State: gl.BuildStateValue(s.State), Name: &s.Context, Ref: given(s.Ref), Coverage: s.Coverage, Description: &text,
+		TargetURL: given(link(s.TargetURL)),
 	}
 	if s.PipelineID != 0 {
 		o.PipelineID = &s.PipelineID
@@ -67,8 +68,8 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 }
 
 // FindStatus says whether our newest status of this context (and ref, where one is given) shows what s says: 1 call.
-// Its receipt is answered whatever it shows. GitLab keeps no word of ours about the run: a New one is told from the run
-// before it by the job.
+// Its receipt is answered whatever it shows. A link cannot be taken from a job, so that none fits any. GitLab keeps no
+// word of ours about the run: a New one is told from the run before it by the job.
 func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.StatusReceipt, found bool, err error) {
 	pid, err := commit("list commit statuses", s)
 	if err != nil {
@@ -79,8 +80,9 @@ func (c *Client) FindStatus(ctx context.Context, s forge.Status) (r forge.Status
 		return forge.StatusReceipt{}, false, err
 	}
 	r = receiptOf(newest)
+	url := link(s.TargetURL)
 	return r, !(s.New && r.ID == s.ID) && isIn(newest.Status, s.State) && newest.Description == wire.Cut(s.Description, maxField) &&
-		newest.TargetURL == link(s.TargetURL) && (s.Coverage == nil || newest.Coverage == *s.Coverage), nil
+		(url == "" || newest.TargetURL == url) && (s.Coverage == nil || newest.Coverage == *s.Coverage), nil
 }
 
 func (c *Client) newestJob(ctx context.Context, pid any, s forge.Status) (*gl.CommitStatus, error) {

@@ -115,6 +115,15 @@ func TestStatusTexts(t *testing.T) {
 		change(&s)
 		w.put(&s)
 	}
+	// What is left out is taken away, as far as GitLab lets it.
+	s := w.clients(w.repo.Open(w.maya, w.repo).Head(), "run-1", forge.StatusRunning)
+	s.Ref = ""
+	w.put(&s)
+	s.State, s.Description, s.TargetURL = forge.StatusSuccess, "", ""
+	w.put(&s)
+	if shown := w.repo.Shown(s.SHA); len(shown) != 1 || shown[0].Description != "" {
+		t.Errorf("shown: %+v", shown)
+	}
 }
 
 // answering is a GitLab that answers posts of a status with one refusal after the other, then takes them; it notes the
