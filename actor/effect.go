@@ -144,7 +144,7 @@ func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
 	}
 	if out.Code != Contention && out.Code != AuthPause {
 		cur.Contentions, cur.Contended = 0, time.Time{}
-	} else if cur.Contentions++; cur.Contentions == 1 {
+	} else if cur.Contentions++; cur.Contended.IsZero() {
 		cur.Contended = a.at
 	}
 	switch out.Code {

@@ -199,7 +199,8 @@ func (e *envelope) merge(wishes []Wish, now time.Time, inFlight bool) {
 			continue
 		}
 		e.Rev++
-		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure, Left: old.Left}
+		// The tries begin anew; since when it has been failing belongs to the thing outside.
+		next := Entry{Wish: w, Rev: e.Rev, Born: now, Unsure: old.Unsure, Left: old.Left, FailingFrom: old.FailingFrom, Contended: old.Contended}
 		if w.Class == Shutting {
 			next.Exhausted = old.Exhausted // another picture of it does not shut it
 		}

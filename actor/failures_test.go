@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -439,6 +440,38 @@ func TestPlacesOfAnEntryInTrouble(t *testing.T) {
 			t.Errorf("touched: %v", rows)
 		}
 	})
+}
+
+// What flows through a key that fails, a newer wish every minute, does not make the failing young.
+func TestTroubleOutlivesNewerWishes(t *testing.T) {
+	for code, index := range map[actor.Code]string{actor.Failed: actor.IndexStuck, actor.Contention: actor.IndexContended} {
+		t.Run(index, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &script{}
+				b.decide = func(d tally, in actor.Inputs, _ time.Time) actor.Step[tally] {
+					s := actor.Step[tally]{Next: d}
+					for _, m := range in.Mail {
+						s.Wishes = append(s.Wishes, wish("status", actor.Cosmetic, string(m.Body)))
+					}
+					return s
+				}
+				b.do = func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+					return actor.Outcome{Code: code, Err: errors.New("x")}
+				}
+				x := newBench(t, b, actor.Options{})
+				defer x.run(x.Engine)()
+				began := time.Now()
+				for i := range 20 {
+					x.tell(strconv.Itoa(i))
+					elapse(time.Minute)
+				}
+				rows, err := x.store.List(t.Context(), index, "", 10)
+				if err != nil || len(rows) != 1 || time.UnixMilli(int64(rows[0].Score)).Sub(began) > time.Minute {
+					t.Errorf("%v, %v, began at %v", rows, err, began)
+				}
+			})
+		})
+	}
 }
 
 // Documents that no behaviour reads (the key of the tokens, say) are not told to reconcile, since nobody would take the

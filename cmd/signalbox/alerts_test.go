@@ -60,7 +60,7 @@ func (s *server) get(path, token string) string {
 	req, err := http.NewRequestWithContext(s.w.Context(), http.MethodGet, s.url+path, nil)
 	s.w.must(err)
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultTransport.RoundTrip(req)
+	res, err := (&http.Client{Timeout: patience}).Do(req)
 	s.w.must(err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
