@@ -179,3 +179,31 @@ func TestOldFormDoesNotOverrideWhatCameLater(t *testing.T) {
 		t.Errorf("pushed %q", got)
 	}
 }
+
+// Only so many calls can wait for one commit; the next one is told at once to come again.
+func TestOldFormIsFull(t *testing.T) {
+	w := begin(t)
+	w.serve(Options{Wait: patience})
+	h := w.hold("blocks")
+	w.want(w.create(`{"context":"blocks","state":"running"}`), http.StatusAccepted)
+	w.held(h)
+	const most = 64
+	waiting := make(chan answer, most)
+	for i := range most {
+		name := fmt.Sprintf("ci/%d.", i)
+		go func() { waiting <- w.old(fmt.Sprintf(`{"state":"running","name":%q}`, name)) }()
+		w.until(name+" waits", func() bool {
+			v, err := actor.See(t.Context(), w.store, w.commit())
+			return err == nil && strings.Contains(string(v.Doc), name)
+		})
+	}
+	refused := make(chan answer, 1)
+	go func() { refused <- w.old(`{"state":"running","name":"ci/more"}`) }()
+	if a := w.want(w.soon(refused), http.StatusConflict, "409 Conflict: Resource lock"); a.header.Get("Retry-After") == "" {
+		t.Errorf("%v", a.header)
+	}
+	h.free()
+	for range most {
+		w.want(<-waiting, http.StatusCreated)
+	}
+}
