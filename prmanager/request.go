@@ -304,15 +304,15 @@ func (t *turn) compare() {
 	}
 }
 
-// judgeRuns books what became of runs whose deliveries were lost. A run that cannot be looked at is looked at again
-// when the next comparison comes.
+// judgeRuns books what became of runs whose deliveries were lost, also of those that ended: somebody may have run one
+// again at the CI side. (What ended natively shows that by itself.) A run that cannot be looked at is looked at again when the next comparison comes.
 func (t *turn) judgeRuns() {
 	if !t.lookRuns {
 		return
 	}
 	for _, s := range t.d.current() {
 		key := s.Order.Run.Key
-		if s.Stage != Accepted || s.done() || t.d.Standing() == nil {
+		if s.Stage != Accepted || s.Native && s.done() || t.d.Standing() == nil {
 			continue
 		}
 		f := t.f.Runs[key]
