@@ -113,7 +113,7 @@ func (d *demo) secondAct(ctx context.Context, bin, dir string, c cast) (*act, er
 	if a.change, err = commit("hello.sh", "echo \"hello from commit $(git rev-parse HEAD)\"\n", "Say hello"); err != nil {
 		return nil, err
 	}
-	a.repo = d.forge.AddRepo(actRepo, sandbox.RepoOptions{Permissions: map[*sandbox.User]string{c.maya: "write"}})
+	a.repo = d.forge.AddRepo(actRepo, sandbox.RepoOptions{Private: true, Permissions: map[*sandbox.User]string{c.maya: "write", c.mallory: "read"}})
 	return a, a.repo.ServeGit(ctx, src)
 }
 
@@ -122,7 +122,7 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 	a := d.tested
 	d.repo, d.told = a.repo, map[state.Subject]int{}
 	if err := d.show(ctx, []step{
-		{"second act, another repository, whose presubmit runs on runners of its own: mallory opens #1", func() {
+		{"second act, a private repository, whose presubmit runs on runners of its own: mallory, who may read it, opens #1", func() {
 			a.pr = a.repo.OpenPR(c.mallory, sandbox.PROptions{Fork: true, SHA: a.change})
 		}, func() {
 			d.gate(a.pr, a.change, "action_required")
@@ -162,6 +162,8 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 		d.check(own == "success", "the job's own check at %.7s is %q (want \"success\")", a.change, own)
 		log, err := fetch(ctx, link)
 		d.check(err == nil && strings.Count(log, "hello from commit "+a.change+"\n") == 1, "the log says once what the script said in a checkout of %.7s", a.change)
+		_, unsigned := fetch(ctx, link[:strings.LastIndexByte(link, '.')])
+		d.check(unsigned != nil, "without the link's signature nobody reads the log of a private repository")
 		d.check(err == nil && strings.Contains(log, "looks like this -> ***\n") && !strings.Contains(log, actSecret), "the secret is not in the log")
 	}}})
 }

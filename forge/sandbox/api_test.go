@@ -118,6 +118,31 @@ func TestInstallationTokenExpires(t *testing.T) {
 	})
 }
 
+// A token may be asked for that sees less and may do less than its installation, and for nothing more.
+func TestInstallationTokenOfOneRepository(t *testing.T) {
+	s := newStage(t)
+	ctx := t.Context()
+	secret, other := s.AddRepo("acme/secret", sandbox.RepoOptions{Private: true}), s.AddRepo("acme/other", sandbox.RepoOptions{Private: true})
+	install := s.app.Install(s.repo, secret, other)
+	ask := func(perms *github.InstallationPermissions, ids ...int64) (string, error) {
+		got, _, err := s.as(s.jwt(nil)).Apps.CreateInstallationToken(ctx, install.ID, &github.InstallationTokenOptions{RepositoryIDs: ids, Permissions: perms})
+		return got.GetToken(), err
+	}
+	token, err := ask(&github.InstallationPermissions{Contents: github.String("read"), Metadata: github.String("read")}, secret.ID)
+	check(t, err)
+	api := s.as(token)
+	_, _, err = api.Repositories.Get(ctx, "acme", "secret")
+	check(t, err)
+	_, _, err = api.Repositories.Get(ctx, "acme", "other")
+	refused(t, err, 404, "Not Found")
+	_, _, err = api.PullRequests.Get(ctx, "acme", "secret", 1)
+	refused(t, err, 403, "Resource not accessible by integration")
+	_, err = ask(nil, s.AddRepo("elsewhere/x", sandbox.RepoOptions{}).ID)
+	refused(t, err, 422, "There is at least one repository that does not exist or is not accessible to the parent installation.")
+	_, err = ask(&github.InstallationPermissions{Administration: github.String("read")})
+	refused(t, err, 422, "The permissions requested are not granted to this installation.")
+}
+
 func TestLoginReused(t *testing.T) {
 	s := newStage(t)
 	s.alice.Rename("alice-moved")

@@ -16,8 +16,9 @@ import (
 // credential is what a token stands for: a person, or an App in one installation.
 type credential struct {
 	user    *User
-	install *Installation
-	expires time.Time // zero = never
+	install *Installation     // of a token for some repositories only: a copy that sees these
+	perms   map[string]string // of a token that may do less than its App; nil = as the App
+	expires time.Time         // zero = never
 }
 
 // AppOptions says how a GitHub App is made.
@@ -175,7 +176,7 @@ func (f *Forge) refusal(cred *credential, r *Repo, n need) *answer {
 	}
 	name, write := strings.CutSuffix(n.app, ":write")
 	if i := cred.install; i != nil {
-		has := i.app.perms[name]
+		has := cred.permission(name)
 		switch {
 		case !i.sees(r) && r.private:
 			return notFound()
@@ -198,6 +199,14 @@ func (f *Forge) refusal(cred *credential, r *Repo, n need) *answer {
 		return fail(403, n.words)
 	}
 	return fail(403, "Must have admin rights to Repository.")
+}
+
+// permission is what an App's token may do: write, read or nothing.
+func (c *credential) permission(name string) string {
+	if c.perms != nil {
+		return c.perms[name]
+	}
+	return c.install.app.perms[name]
 }
 
 func (f *Forge) getApp(c *call) answer {
@@ -236,16 +245,46 @@ func (f *Forge) accessToken(c *call) answer {
 	if no != nil {
 		return *no
 	}
+	var in struct {
+		RepositoryIDs []int64           `json:"repository_ids"`
+		Permissions   map[string]string `json:"permissions"`
+	}
+	if no := c.body(&in); no != nil {
+		return *no
+	}
 	for _, i := range a.installs {
-		if strconv.FormatInt(i.ID, 10) == c.path("id") {
-			token := "sandbox_installation_" + f.digits(36)
-			expires := time.Now().Add(time.Hour)
-			f.tokens[token] = &credential{install: i, expires: expires}
-			return answer{status: 201, body: object{
-				"token": token, "expires_at": stamp(expires.UTC()), "permissions": maps.Clone(a.perms),
-				"repository_selection": i.selection(),
-			}}
+		if strconv.FormatInt(i.ID, 10) != c.path("id") {
+			continue
 		}
+		cred := &credential{install: i, expires: time.Now().Add(time.Hour)}
+		perms := maps.Clone(a.perms)
+		if in.Permissions != nil {
+			for name, want := range in.Permissions {
+				if a.perms[name] == "" || want == "write" && a.perms[name] != "write" {
+					return *fail(422, "The permissions requested are not granted to this installation.")
+				}
+			}
+			cred.perms, perms = in.Permissions, in.Permissions
+		}
+		if len(in.RepositoryIDs) > 0 {
+			some := *i
+			some.repos = nil
+			for _, r := range f.repos {
+				if slices.Contains(in.RepositoryIDs, r.ID) && i.sees(r) {
+					some.repos = append(some.repos, r)
+				}
+			}
+			if len(some.repos) != len(in.RepositoryIDs) {
+				return *fail(422, "There is at least one repository that does not exist or is not accessible to the parent installation.")
+			}
+			cred.install = &some
+		}
+		token := "sandbox_installation_" + f.digits(36)
+		f.tokens[token] = cred
+		return answer{status: 201, body: object{
+			"token": token, "expires_at": stamp(cred.expires.UTC()), "permissions": perms,
+			"repository_selection": cred.install.selection(),
+		}}
 	}
 	return *notFound()
 }

@@ -74,7 +74,7 @@ func (f *Forge) fetch(w http.ResponseWriter, r *http.Request) {
 	repo := f.repo(r.PathValue("owner"), name)
 	dir := ""
 	if repo != nil && is {
-		if cred := f.tokens[token]; !repo.private || cred != nil && (cred.install != nil && cred.install.sees(repo) || cred.user != nil && rank(repo.role(cred.user)) > 0) {
+		if cred := f.tokens[token]; !repo.private || cred != nil && (cred.install != nil && cred.install.sees(repo) && cred.permission("contents") != "" || cred.user != nil && rank(repo.role(cred.user)) > 0) {
 			dir = repo.git
 		}
 	}
