@@ -350,9 +350,8 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	m.Run()
 	_ = os.RemoveAll(built.dir)
-	os.Exit(code)
 }
 
 func newHand(t *testing.T, h *house, label string) *hand {

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,19 +26,17 @@ const asServer = "RUNNER_TEST_REDIS"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asServer) == "" {
-		os.Exit(m.Run())
+		m.Run()
+		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:forbidigo,usetesting // this is a process of its own
-	defer stop()
-	go func() { // the test holds the other end: no process outlives it
+	ctx, stop := context.WithCancel(context.Background()) //nolint:forbidigo // this is a process of its own
+	go func() {                                           // the test holds the other end: no process outlives it
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
+		stop()
 	}()
 	if err := serveAlone(ctx, os.Getenv(asServer)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
-	os.Exit(0)
 }
 
 // house is engine and service on a Redis.

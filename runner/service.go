@@ -56,7 +56,7 @@ type Store interface {
 	Record(ctx context.Context, s state.Subject, key string) ([]byte, error)
 }
 
-// Options are what a Service needs; all but URL are required.
+// Options are what a Service needs; all but URL, Secrets and Source are required.
 type Options struct {
 	Engine *actor.Engine
 	Store  Store // the engine's

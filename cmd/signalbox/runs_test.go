@@ -34,6 +34,7 @@ type lodge struct {
 	service  *runner.Service
 	pages    *runPages
 	url      string
+	http     *http.Client
 	draining atomic.Bool
 	peer     runnerv1connect.RunnerServiceClient
 	uuid     string
@@ -77,7 +78,7 @@ func newLodge(t *testing.T) *lodge {
 		l.draining.Store(true)
 		web.Close()
 	})
-	l.url = web.URL
+	l.url, l.http = web.URL, web.Client()
 	invited, err := l.service.Invite(t.Context(), []string{"linux"}, time.Hour, true)
 	l.must(err)
 	l.peer = runnerv1connect.NewRunnerServiceClient(web.Client(), l.url+"/api/actions", rpc.WithInterceptors(rpc.UnaryInterceptorFunc(func(next rpc.UnaryFunc) rpc.UnaryFunc {
@@ -155,7 +156,7 @@ func (l *lodge) get(url string, header ...string) (*http.Response, string) {
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	res, err := l.http.Do(req)
 	l.must(err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
@@ -237,7 +238,7 @@ func (l *lodge) follow(key, after string) *follower {
 	if after != "" {
 		req.Header.Set("Last-Event-ID", after)
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	res, err := l.http.Do(req)
 	l.must(err)
 	l.Cleanup(func() { _ = res.Body.Close() })
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
