@@ -50,7 +50,7 @@ soak: ## all tests COUNT (10) times, the long forms, under the race detector, in
 	@build/redis.sh
 	@set -e; for i in $$(seq $(COUNT)); do \
 		echo "round $$i of $(COUNT)"; \
-		SIGNALBOX_SOAK=1 CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 20m ./...; \
+		SIGNALBOX_SOAK=1 CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 90m ./...; \
 	done
 
 demo: build ## watch the main job with nothing installed (ARGS=--exit ends when the account is told)
