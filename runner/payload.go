@@ -74,6 +74,9 @@ type loan struct {
 // checkoutToken is the name of the checkout's token among a task's secrets. No repository's secret can have it.
 const checkoutToken = "SIGNALBOX_CHECKOUT_TOKEN"
 
+// taskToken is the name that runners give the task's own token, which is good for nothing here.
+const taskToken = "GITEA_TOKEN"
+
 // checkout fetches one commit. The address and the SHA come as variables, so nothing is quoted by us. A token goes from
 // its variable to git by a helper that answers for the repository's host only: it is in no command line and no file.
 const checkout = `git init -q .
@@ -89,7 +92,7 @@ test "$(git rev-parse HEAD)" = "$SIGNALBOX_SHA"
 func freeze(key []byte, k Task, d definition, l loan) ([]byte, error) {
 	const shell = "bash"
 	// Gitea's runner writes into this map and cannot stand an empty one.
-	given := map[string]string{"GITEA_TOKEN": ours(key, "task", k.ID)}
+	given := map[string]string{taskToken: ours(key, "task", k.ID)}
 	var list []workflowStep
 	switch {
 	case l.broken != "":

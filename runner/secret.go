@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -53,19 +52,22 @@ const masked = "***"
 
 // mask is what must not be seen in a log: the values of secrets as they look there. A stock runner masks too, but only
 // whole values within one row, and nobody knows what runs at the other end.
-type mask []string
+type mask struct {
+	values []string // hidden also where they are cut
+	words  []string // hidden whole: nobody prints them but a runner
+}
 
-// newMask hides each value, and of one with several lines also each line that is long enough.
-func newMask(secrets map[string]string, more ...string) mask {
-	var m mask
-	for _, v := range slices.AppendSeq(more, maps.Values(secrets)) {
+// newMask hides each value, and of one with several lines also each line that is long enough; and words.
+func newMask(secrets map[string]string, words ...string) mask {
+	m := mask{words: words}
+	for _, v := range secrets {
 		lines := strings.Split(v, "\n")
 		for i := range lines {
 			lines[i] = strings.TrimSpace(shown(lines[i]))
 		}
 		for _, needle := range append(lines, strings.Join(lines, "")) {
-			if len(needle) >= MinSecret && !slices.Contains(m, needle) {
-				m = append(m, needle)
+			if len(needle) >= MinSecret && !slices.Contains(m.values, needle) {
+				m.values = append(m.values, needle)
 			}
 		}
 	}
@@ -75,24 +77,21 @@ func newMask(secrets map[string]string, more ...string) mask {
 // over hides what it must in lines, also where a value goes on in the next ones. Of the lines at the end that may be the
 // beginning of a value it says how many, for what follows them is not known yet.
 func (m mask) over(lines []string) (open int) {
-	if len(m) == 0 {
-		return 0
-	}
 	all := strings.Join(lines, "")
 	hidden := make([]bool, len(all))
 	tail := 0
-	for _, needle := range m {
+	for i, needle := range slices.Concat(m.values, m.words) {
 		for from := 0; ; from++ {
-			i := strings.Index(all[from:], needle)
-			if i < 0 {
+			at := strings.Index(all[from:], needle)
+			if at < 0 {
 				break
 			}
-			from += i
+			from += at
 			for k := range needle {
 				hidden[from+k] = true
 			}
 		}
-		for n := min(len(needle)-1, len(all)); n > tail; n-- {
+		for n := min(len(needle)-1, len(all)); i < len(m.values) && n > tail; n-- {
 			if strings.HasSuffix(all, needle[:n]) {
 				tail = n
 			}

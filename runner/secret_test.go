@@ -23,7 +23,7 @@ const (
 )
 
 func TestMask(t *testing.T) {
-	m := newMask(map[string]string{"A": oneLine, "K": keyLines, "B": "battery-staple", "S": "tab\tand\x1b[1m bold"})
+	m := newMask(map[string]string{"A": oneLine, "K": keyLines, "B": "battery-staple", "S": "tab\tand\x1b[1m bold"}, "the-nonce")
 	for name, c := range map[string]struct {
 		rows, want []string
 		open       int
@@ -39,6 +39,8 @@ func TestMask(t *testing.T) {
 		"key in one row":  {[]string{strings.ReplaceAll(keyLines, "\n", "") + "."}, []string{"***."}, 0},
 		"may begin":       {[]string{"x", "xcorrect-ho"}, []string{"x", "xcorrect-ho"}, 1},
 		"may go on":       {[]string{"x", "xco", "rrect-"}, []string{"x", "xco", "rrect-"}, 2},
+		"a word, whole":   {[]string{"the-nonce-of-this"}, []string{"***-of-this"}, 0},
+		"a word, cut":     {[]string{"the-no"}, []string{"the-no"}, 0},
 		"cleaned value":   {[]string{"tab\tand bold."}, []string{"***."}, 0},
 	} {
 		lines := make([]string, len(c.rows))
@@ -84,7 +86,7 @@ func TestMaskHidesEveryCut(t *testing.T) {
 		for line := range strings.Lines(text.String()) {
 			all.WriteString(strings.TrimSuffix(line[len("1970-01-01T00:00:00.000Z "):], "\n"))
 		}
-		for _, needle := range m {
+		for _, needle := range m.values {
 			if strings.Contains(all.String(), needle) {
 				t.Fatalf("%q is seen in %q", needle, all.String())
 			}

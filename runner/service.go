@@ -532,22 +532,23 @@ func (c calls) UpdateLog(ctx context.Context, r *connect.Request[runnerv1.Update
 	return connect.NewResponse(&runnerv1.UpdateLogResponse{AckIndex: ack}), nil
 }
 
-// maskOf is what a task's log must not show: secrets, and the verdict's word, which runners print with the environment of
-// its step; open is false if the task has ended meanwhile.
+// maskOf is what a task's log must not show: secrets, the task's own token, and the verdict's word, which runners print with
+// the environment of its step; open is false if the task has ended meanwhile.
 func (s *Service) maskOf(ctx context.Context, task int64) (m mask, open bool, err error) {
 	record, err := s.store.Record(ctx, s.pool, payloadRecord(task))
 	if errors.Is(err, state.ErrNotFound) {
-		return nil, false, nil
+		return m, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("read the payload of task %d: %w", task, err)
+		return m, false, fmt.Errorf("read the payload of task %d: %w", task, err)
 	}
 	t, err := s.open(task, record)
 	if err != nil { // rows that cannot be masked are not kept
 		s.log.Warn("rows of a log are dropped", zap.Error(err))
-		return nil, false, nil
+		return m, false, nil
 	}
-	return newMask(t.GetSecrets(), nonce(s.key, task)), true, nil
+	delete(t.Secrets, taskToken)
+	return newMask(t.GetSecrets(), ours(s.key, "task", task), nonce(s.key, task)), true, nil
 }
 
 // Invite makes a registration token that grants labels until it expires, or to the first runner only.
