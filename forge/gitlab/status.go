@@ -104,6 +104,7 @@ func receiptOf(s *gl.CommitStatus) forge.StatusReceipt {
 	return forge.StatusReceipt{ID: strconv.FormatInt(s.ID, 10), PipelineID: s.PipelineID}
 }
 
+// isIn says whether a job's state is as near to the wanted one as WriteStatus brings it.
 func isIn(is string, want forge.StatusState) bool {
 	return is == string(want) || want == forge.StatusSkipped && is == string(gl.Canceled)
 }
