@@ -40,11 +40,12 @@ func TestEveryFailureHasItsTest(t *testing.T) {
 		"giving up lets the mailbox go on": {"actor/failures_test.go:TestMailboxGoesOnAfterGivingUp"},
 		"giving up mail forgets its id":    {"actor/actor_test.go:TestPanicGivesUpOnlyTheGuiltyMail", "state/statetest/fence.go:a forgotten id is new work"},
 		"dead letters retried, discarded":  {"actor/actor_test.go:TestDeadLetterRetriedAndDiscarded", "cmd/signalbox/process_cli_test.go:TestDeadLetterIsListedRetriedAndDiscarded"},
+		"jobs shows and repairs":           {"cmd/signalbox/process_jobs_test.go:TestFailingEffectIsListedAndTriedAtOnce", "cmd/signalbox/process_jobs_test.go:TestRefusedStatusIsListedAndRetried", "cmd/signalbox/process_jobs_test.go:TestQuarantineIsListedAndReleased"},
 		"dead letters kept 90 days":        {"actor/failures_test.go:TestDeadLettersAreKept90Days"},
 		"shutting is never given up":       {"actor/actor_test.go:TestGivingUp", "actor/failures_test.go:TestShuttingIsTriedAtEachComparison"},
 		"depth 1000":                       {"actor/fault_test.go:TestDeepMailboxReconciles", "state/statetest/mailbox.go:a hint to a deep mailbox raises the flag instead"},
 		"depth 5000":                       {"state/statetest/mailbox.go:a full mailbox refuses and stores nothing"},
-		"each alert fires and clears":      {"alerts/alerts_test.go:TestEachAlertFiresAndClearsItself"},
+		"each alert fires and clears":      {"alerts/alerts_test.go:TestEachAlertFiresAndClearsItself", "cmd/signalbox/alerts_test.go:TestAlertStandsOnEveryInstanceUntilItsCauseIsGone"},
 		"work that waits is found":         {"state/statetest/beside.go:oldest-since tells the age of the oldest unread mail, beside what commits place there"},
 	} {
 		for _, test := range tests {
