@@ -72,8 +72,8 @@ func TestOldFormIsGitLabs(t *testing.T) {
 		t.Errorf("pushed %q", got)
 	}
 	// After its end comes a new run.
-	w.want(w.old(`{"state":"success","name":"ci"}`), http.StatusCreated)
-	w.want(w.old(`{"state":"running","name":"ci"}`), http.StatusCreated)
+	w.want(w.old(`{"state":"success","name":"ci","ref":"main"}`), http.StatusCreated, `"description":"go"`)
+	w.want(w.old(`{"state":"running","name":"ci","ref":"main"}`), http.StatusCreated, `"description":null`)
 	if got := w.pushed("ci"); !slices.Equal(got, []string{"running go", "success go", "running"}) {
 		t.Errorf("pushed %q", got)
 	}
