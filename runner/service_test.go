@@ -454,6 +454,24 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// Decisions of one process wait for each other instead of losing to each other.
+func TestOneDecisionAtATime(t *testing.T) {
+	s, _ := alone(t)
+	if err := s.ask(t.Context(), func(*turn) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := s.ask(ctx, func(*turn) error {
+			t.Error("a second decision within the first")
+			return nil
+		}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLogQuota(t *testing.T) {
 	s, _ := alone(t)
 	p := register(t, s, "linux")
