@@ -66,9 +66,16 @@ func TestModel(t *testing.T) {
 				keys++
 				fetch(who(), fmt.Sprint("k", keys))
 			},
-			"fetch, old key": func(*rapid.T) { fetch(who(), fmt.Sprint("k", rapid.IntRange(max(0, keys-3), keys).Draw(t, "key"))) },
-			"fetch, no key":  func(*rapid.T) { fetch(who(), "") },
-			"beat":           func(*rapid.T) { b.says(who(), task(), InProgress, "") },
+			"fetch, old key": func(*rapid.T) {
+				if n := len(b.p.Tasks); n > 0 && rapid.Bool().Draw(t, "open key") {
+					k := b.p.Tasks[rapid.IntRange(0, n-1).Draw(t, "open")]
+					fetch(k.Runner, k.Key)
+					return
+				}
+				fetch(who(), fmt.Sprint("k", rapid.IntRange(max(0, keys-3), keys).Draw(t, "key")))
+			},
+			"fetch, no key": func(*rapid.T) { fetch(who(), "") },
+			"beat":          func(*rapid.T) { b.says(who(), task(), InProgress, "") },
 			"all beat": func(*rapid.T) {
 				for id := range b.p.LastTask {
 					b.says(holder[id+1], id+1, InProgress, "")
