@@ -478,8 +478,11 @@ func TestJobs(t *testing.T) {
 			t.Errorf("%s shows %q, %d made; want %q, %d", name, got, n, is, made)
 		}
 	}
-	l.jobs("sb1-a", 1, forge.CheckQueued, "unit queued", "lint queued")
-	l.gate(7, 2, granted)
+	l.gate(7, 1)
+	l.run()
+	l.jobs("sb1-a", 2, forge.CheckQueued, "unit queued", "lint queued")
+	l.step()
+	l.gate(7, 3, granted)
 	shows("presubmit", forge.CheckQueued, 1)
 	var order []string
 	for _, c := range l.hub.runs {
@@ -488,7 +491,7 @@ func TestJobs(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if want := []string{gateName, "presubmit", "presubmit / lint", "presubmit / unit"}; !slices.Equal(order, want) {
+	if want := []string{gateName, "presubmit", gateName, "presubmit / lint", "presubmit / unit"}; !slices.Equal(order, want) {
 		t.Errorf("written %q: nothing that opens waits for a job", order)
 	}
 	l.jobs("sb1-a", 3, forge.CheckRunning, "unit in_progress", "lint skipped", " success", "late queued")

@@ -77,7 +77,7 @@ func (y *yard) result(o httptrigger.Payload, token, body string) int {
 	for name, value := range map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json", "Idempotency-Key": uuid.NewString()} {
 		req.Header.Set(name, value)
 	}
-	res, err := http.DefaultClient.Do(req) //nolint:forbidigo // a stranger's client
+	res, err := web.Do(req)
 	if err != nil {
 		y.t.Fatal(err)
 	}
