@@ -137,7 +137,7 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 	}
 	d.steps++
 	d.sayf("\n%2d. %s is registered and begins\n", d.steps, filepath.Base(a.bin))
-	stop, err := d.begin(ctx, url)
+	working, stop, err := d.begin(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -147,11 +147,12 @@ func (d *demo) runJob(ctx context.Context, url string, c cast) (err error) {
 		return strings.HasPrefix(link, url+"/runs/")
 	})
 	d.check(strings.HasPrefix(link, url+"/runs/"), "the presubmit check links to its log, %s, live:", link)
-	if len(d.failed) == 0 {
-		err = d.follow(ctx, link)
+	over := false
+	if strings.HasPrefix(link, url+"/runs/") {
+		over, err = d.follow(working, link)
 	}
 	stop()
-	if err != nil {
+	if err != nil || !over {
 		return err
 	}
 	return d.show(ctx, []step{{"the job has ended, and the pull request is told", func() {
@@ -186,65 +187,70 @@ func (d *demo) presubmit(want string) {
 	d.check(got == want, "presubmit check at %.7s is %q (want %q)", d.tested.change, got, want)
 }
 
-// begin registers a runner and begins it; stop ends it.
-func (d *demo) begin(ctx context.Context, url string) (stop func(), err error) {
+// begin registers a runner and begins it. working ends when the runner does; stop ends both.
+func (d *demo) begin(ctx context.Context, url string) (working context.Context, stop func(), err error) {
 	home := filepath.Join(d.tested.dir, "runner")
 	if err := os.MkdirAll(home, 0o700); err != nil {
-		return nil, fmt.Errorf("make a place for the runner: %w", err)
+		return nil, nil, fmt.Errorf("make a place for the runner: %w", err)
 	}
 	config := filepath.Join(home, "config.yaml")
 	text := fmt.Sprintf("log: {level: warn}\nrunner: {file: %[1]q, fetch_interval: 1s, labels: [\"demo:host\"]}\ncache: {enabled: false}\nhost: {workdir_parent: %[2]q}\n",
 		filepath.Join(home, ".runner"), filepath.Join(home, "work"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, fmt.Errorf("configure the runner: %w", err)
+		return nil, nil, fmt.Errorf("configure the runner: %w", err)
 	}
 	token, err := d.app.admin.invite(ctx, invitation{Labels: []string{"demo"}, Life: "10m", Once: true})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	command := func(args ...string) *exec.Cmd {
+	command := func(ctx context.Context, args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, d.tested.bin, append([]string{"--config", config}, args...)...)
 		cmd.Dir, cmd.Env = home, append(os.Environ(), "HOME="+home)
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = runnerStop
 		return cmd
 	}
-	if out, err := command("register", "--no-interactive", "--instance", url, "--token", token.Token, "--name", "demo", "--labels", "demo:host").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("register the runner: %w: %s", err, out)
+	if out, err := command(ctx, "register", "--no-interactive", "--instance", url, "--token", token.Token, "--name", "demo", "--labels", "demo:host").CombinedOutput(); err != nil {
+		return nil, nil, fmt.Errorf("register the runner: %w: %s", err, out)
 	}
 	var said strings.Builder
-	ctx, cancel := context.WithCancel(ctx)
-	daemon := command("daemon")
+	working, cancel := context.WithCancel(ctx)
+	daemon := command(working, "daemon")
 	daemon.Stdout, daemon.Stderr = &said, &said
 	if err := daemon.Start(); err != nil {
 		cancel()
-		return nil, fmt.Errorf("begin the runner: %w", err)
+		return nil, nil, fmt.Errorf("begin the runner: %w", err)
 	}
-	return func() {
+	ended := make(chan struct{})
+	go func() { // joined by stop
+		defer close(ended)
+		_ = daemon.Wait() // what it did is seen in what became of the job
 		cancel()
-		_ = daemon.Wait() // it was told to go: how it goes is its own affair
+	}()
+	return working, func() {
+		cancel()
+		<-ended
 		if len(d.failed) > 0 {
 			d.sayf("the runner said:\n%s\n", said.String())
 		}
 	}, nil
 }
 
-// follow prints a run's log while it comes, as the page in a browser would.
-func (d *demo) follow(ctx context.Context, url string) error {
+// follow prints a run's log while it comes, as the page in a browser would; over says that the run has ended.
+func (d *demo) follow(ctx context.Context, url string) (over bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jobWithin)
 	defer cancel()
 	last := ""
 	for {
 		over, err := d.events(ctx, url, &last)
-		if over {
-			return nil
-		}
-		if ctx.Err() != nil {
-			d.failf("the job ends within %s", jobWithin)
-			return nil
-		}
-		if err != nil {
-			return err
+		switch {
+		case over:
+			return true, nil
+		case ctx.Err() != nil:
+			d.failf("the job ends within %s, and its runner not before it", jobWithin)
+			return false, nil
+		case err != nil:
+			return false, err
 		}
 	}
 }

@@ -32,3 +32,16 @@ func TestDemoWithoutRunner(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// A runner that does nothing is no reason to say that all is well.
+func TestDemoWithAnIdleRunner(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "idle")
+	if err := os.WriteFile(bin, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"demo", "--exit", "--runner-bin", bin}, process{os.Environ(), os.ReadFile, &out, &errs})
+	if code != exitFailed || !strings.Contains(out.String(), "FAIL the job ends within 2m0s, and its runner not before it") || strings.Contains(out.String(), "Every expectation held") {
+		t.Errorf("%d %s\n%s", code, errs.String(), out.String())
+	}
+}
