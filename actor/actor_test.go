@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -638,8 +639,9 @@ func TestAskSwapsAndStoresItsReply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newBench(t, &script{}, actor.Options{})
 		defer x.run(x.Engine)()
-		ask := func(id, note string) ([]byte, error) {
-			return actor.Ask(t.Context(), x.Engine, subject, id, func(d tally, _ time.Time) (actor.Step[tally], error) {
+		processes := []*actor.Engine{x.Engine, x.engine(&script{}, actor.Options{}), x.engine(&script{}, actor.Options{})}
+		ask := func(i int, id, note string) ([]byte, error) {
+			return actor.Ask(t.Context(), processes[i%len(processes)], subject, id, func(d tally, _ time.Time) (actor.Step[tally], error) {
 				d.Seen = append(d.Seen, note)
 				return actor.Step[tally]{Next: d, Reply: []byte(fmt.Sprint(len(d.Seen)))}, nil
 			})
@@ -648,9 +650,9 @@ func TestAskSwapsAndStoresItsReply(t *testing.T) {
 		replies := make([]string, 50)
 		for i := range replies {
 			wg.Go(func() {
-				b, err := ask("same", "once")
+				b, err := ask(i, "same", "once")
 				for errors.Is(err, actor.ErrBusy) {
-					b, err = ask("same", "once")
+					b, err = ask(i, "same", "once")
 				}
 				if err != nil {
 					t.Error(err)
@@ -679,6 +681,61 @@ func TestAskSwapsAndStoresItsReply(t *testing.T) {
 		want := errors.New("no such thing")
 		if _, err := actor.Ask(t.Context(), x.Engine, subject, "", func(d tally, _ time.Time) (actor.Step[tally], error) { return actor.Step[tally]{}, want }); !errors.Is(err, want) {
 			t.Errorf("error of the decision: %v", err)
+		}
+	})
+}
+
+// The Asks of one process for one subject wait for each other instead of losing their rounds; those for another subject do
+// not, and who has waited long enough leaves.
+func TestAsksOfOneProcessGoOneAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, actor.Options{})
+		other := subject
+		other.Key += "-other"
+		ask := func(ctx context.Context, s state.Subject, f func()) error {
+			_, err := actor.Ask(ctx, x.Engine, s, "", func(d tally, _ time.Time) (actor.Step[tally], error) {
+				f()
+				d.Seen = append(d.Seen, "asked")
+				return actor.Step[tally]{Next: d}, nil
+			})
+			return err
+		}
+		const asks = 100
+		var decided, inside atomic.Int32
+		hold := make(chan struct{})
+		var wg sync.WaitGroup
+		held := func() {
+			if err := ask(t.Context(), subject, func() {
+				if inside.Add(1) != 1 {
+					t.Error("two at once")
+				}
+				<-hold
+				inside.Add(-1)
+				decided.Add(1)
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+		for range asks - 1 {
+			wg.Go(held)
+		}
+		synctest.Wait()
+		hold <- struct{}{} // one leaves while others wait, and then one more comes
+		synctest.Wait()
+		wg.Go(held)
+		synctest.Wait()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := ask(short, subject, func() { t.Error("it got in") }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who stopped waiting: %v", err)
+		}
+		if err := ask(t.Context(), other, func() {}); err != nil {
+			t.Error(err)
+		}
+		close(hold)
+		wg.Wait()
+		if _, d := x.see(); decided.Load() != asks || len(d.Seen) != asks {
+			t.Errorf("%d Asks decided %d times and left %d lines", asks, decided.Load(), len(d.Seen))
 		}
 	})
 }

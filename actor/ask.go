@@ -20,7 +20,15 @@ var errReplied = errors.New("replied before")
 // holder, whose next commit finds that the document moved. f is pure and may be called several times. Its Step.Reply is
 // returned and, if id is not empty, stored under id for 24 h in the same commit: the same id gets the same reply and
 // changes nothing. An error of f is returned as it is and saves nothing. ErrBusy after 20 lost rounds.
+//
+// The Asks of one process for one subject go one after another, in no promised order: at once they would only lose their
+// rounds to each other.
 func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f func(d D, now time.Time) (Step[D], error)) ([]byte, error) {
+	leave, err := e.enter(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", s, err)
+	}
+	defer leave()
 	reply := "reply/" + id
 	var out []byte
 	var why []string
@@ -76,6 +84,38 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 		}
 	}
 	return nil, fmt.Errorf("ask %s: %w", s, ErrBusy)
+}
+
+// line is where the Asks for one subject wait for each other.
+type line struct {
+	place chan struct{} // holds a token while one is under way
+	n     int           // how many are there
+}
+
+// enter waits for a subject's place, or for the end of ctx.
+func (e *Engine) enter(ctx context.Context, s state.Subject) (leave func(), err error) {
+	e.mu.Lock()
+	l, ok := e.asking[s]
+	if !ok {
+		l = &line{place: make(chan struct{}, 1)}
+		e.asking[s] = l
+	}
+	l.n++
+	e.mu.Unlock()
+	gone := func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if l.n--; l.n == 0 {
+			delete(e.asking, s)
+		}
+	}
+	select {
+	case l.place <- struct{}{}:
+		return func() { <-l.place; gone() }, nil
+	case <-ctx.Done():
+		gone()
+		return nil, ctx.Err()
+	}
 }
 
 // swap is one round of compare-and-swap on a subject's envelope; saved = false where the document had moved. After a

@@ -63,6 +63,7 @@ type Engine struct {
 	running  map[state.Subject]bool // value: mail came meanwhile, run again
 	queue    []state.Subject        // waiting for one of the places
 	queued   map[state.Subject]bool
+	asking   map[state.Subject]*line
 	turns    sync.WaitGroup
 	identity string
 	lookUp   time.Time // until then every effect is looked up before its first try
@@ -118,6 +119,7 @@ func New(store Store, locker lock.Locker, opt Options) *Engine {
 		store: store, locker: locker, opt: opt, log: opt.Log, metrics: newMetrics(opt.Registerer),
 		kinds: map[string]*kind{}, suspect: make(chan struct{}, 1),
 		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{},
+		asking: map[state.Subject]*line{},
 	}
 }
 

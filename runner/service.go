@@ -83,7 +83,6 @@ type Service struct {
 	secret func(repo forge.Repo) map[string]string
 	source func(instance string) (Source, error)
 	log    *zap.Logger
-	turns  chan struct{} // holds one token while a decision is under way
 	calls  *prometheus.CounterVec
 	accept prometheus.Histogram
 }
@@ -95,7 +94,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{engine: o.Engine, store: o.Store, pool: o.Pool, key: o.Key, sealed: sealed, url: strings.TrimSuffix(o.URL, "/"),
-		secret: o.Secrets, source: o.Source, log: o.Log, turns: make(chan struct{}, 1),
+		secret: o.Secrets, source: o.Source, log: o.Log,
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signalbox_runner_fetches_total", Help: "FetchTask calls by what they were answered: assigned, replayed, spent, late, none.",
 		}, []string{"answer"}),
@@ -138,22 +137,9 @@ func (s *Service) Handler() http.Handler {
 	}))
 }
 
-// decide is an Ask of the pool. A process has one under way at a time: more would only lose to each other, and a pool with
-// many open jobs is expensive to read in vain.
-func (s *Service) decide(ctx context.Context, id string, f func(p Pool, now time.Time) (actor.Step[Pool], error)) error {
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	_, err := actor.Ask(ctx, s.engine, s.pool, id, f)
-	return err
-}
-
 // ask is one decision of the pool; nothing is saved if nothing has changed.
 func (s *Service) ask(ctx context.Context, f func(t *turn) error) error {
-	err := s.decide(ctx, "", func(p Pool, now time.Time) (actor.Step[Pool], error) {
+	_, err := actor.Ask(ctx, s.engine, s.pool, "", func(p Pool, now time.Time) (actor.Step[Pool], error) {
 		t := begin(p, now)
 		if err := f(t); err != nil {
 			return actor.Step[Pool]{}, err

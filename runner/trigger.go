@@ -120,7 +120,7 @@ func (s *Service) want(ctx context.Context, o Order) error {
 		return fmt.Errorf("look for run %s: %w", o.Run.Key, err)
 	}
 	// The reply's id makes two at once one.
-	err := s.decide(ctx, "want/"+o.Run.Key, func(p Pool, now time.Time) (actor.Step[Pool], error) {
+	_, err := actor.Ask(ctx, s.engine, s.pool, "want/"+o.Run.Key, func(p Pool, now time.Time) (actor.Step[Pool], error) {
 		t := begin(p, now)
 		t.wanted(o)
 		s := t.step()
