@@ -80,7 +80,8 @@ type Hold struct {
 }
 
 // Gate is the policy of repo: the gate of every repository, overlaid by each entry of "repositories" that matches its
-// name, from the widest pattern to the narrowest.
+// name, from the widest pattern to the narrowest. Its triggers are those that count at the repository's forge: how many
+// they are decides what its checks are called (PresubmitName).
 //
 // Lookup is by the name last seen. Someone who can rename a repository can thereby move it under another entry; that
 // takes an administrator of the repository.
@@ -91,7 +92,9 @@ func (c Config) Gate(repo forge.Repo) Gate {
 			keys = keys.overlaid(o.keys)
 		}
 	}
-	return keys.gate()
+	g := keys.gate()
+	g.Triggers = slices.DeleteFunc(slices.Clone(g.Triggers), func(t Trigger) bool { return !c.fits(repo.Instance, t) })
+	return g
 }
 
 // JobSecrets are what jobs on runners may ask for by name in repo: those of each entry of "repositories" that matches,

@@ -47,6 +47,44 @@ gate:
 	}
 }
 
+// What clients of the status API may not write is what the gate of that forge writes, however they spell it: the triggers
+// of another forge give its checks no other names.
+func TestOurContexts(t *testing.T) {
+	c := resolve(t, Settings{Config: "signalbox.yaml"}, []string{"SIGNALBOX_GITHUB_TOKEN=ghp_x", "SIGNALBOX_GITHUB_WEBHOOK_SECRET=s"}, files{"signalbox.yaml": `
+forges:
+  work:
+    kind: gitlab
+    url: https://gitlab.example.org
+    token: glpat-x
+    webhook_signing_token: ` + labSigning + `
+gate:
+  trigger: [runner, gitlab_pipeline]
+`})
+	w := wiring{cfg: c}
+	for _, x := range []struct {
+		instance, context string
+		want              bool
+	}{
+		{"github", "CI gate", true},
+		{"github", "ci GATE", true},
+		{"github", "presubmit", true},
+		{"github", "presubmit / unit", true},
+		{"github", "PRESUBMIT / unit", true},
+		{"github", "pre\u017fubmit / unit", true}, // a letter that folds to an s, and is a byte longer
+		{"github", "presubmit/unit", false},
+		{"github", "presubmits / unit", false},
+		{"github", "unit", false},
+		{"work", "presubmit / gitlab_pipeline", true},
+		{"work", "presubmit / runner", true},
+		{"work", "presubmit / runner / unit", true},
+		{"work", "presubmit / else", false},
+	} {
+		if got := w.ours(forge.Repo{Instance: x.instance, ID: 1, Name: "octo/hello"}, x.context); got != x.want {
+			t.Errorf("%s: %q: %t", x.instance, x.context, got)
+		}
+	}
+}
+
 func TestGitLabRefused(t *testing.T) {
 	base := []string{"SIGNALBOX_GITLAB_TOKEN=glpat-x", "SIGNALBOX_GITLAB_WEBHOOK_SECRET=s"}
 	for name, c := range map[string]struct {

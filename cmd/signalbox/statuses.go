@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -30,9 +31,14 @@ func (w wiring) ours(repo forge.Repo, name string) bool {
 	return strings.EqualFold(name, g.Check) || strings.EqualFold(name, g.Presubmit) ||
 		slices.ContainsFunc(g.Triggers, func(t Trigger) bool {
 			own := g.PresubmitName(t)
-			job := strings.EqualFold(name[:min(len(name), len(own)+len(" / "))], own+" / ")
-			return strings.EqualFold(name, own) || job && t.Kind == Runner
+			return strings.EqualFold(name, own) || t.Kind == Runner && beginsFolded(name, own+" / ")
 		})
+}
+
+// beginsFolded is strings.HasPrefix as strings.EqualFold compares: letters that are the same can differ in length.
+func beginsFolded(s, prefix string) bool {
+	letters := []rune(s)
+	return strings.EqualFold(string(letters[:min(len(letters), utf8.RuneCountInString(prefix))]), prefix)
 }
 
 // withStatuses adds the paths of the status API.

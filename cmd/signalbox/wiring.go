@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -109,7 +108,6 @@ func (w wiring) results(run forge.Run) (url, token string) {
 
 func (w wiring) policy(repo forge.Repo) prmanager.Policy {
 	g := w.cfg.Gate(repo)
-	g.Triggers = slices.DeleteFunc(slices.Clone(g.Triggers), func(t Trigger) bool { return !w.cfg.fits(repo.Instance, t) })
 	p := prmanager.Policy{Label: g.Label, Check: g.Check, Trust: g.Trust, Auto: g.Auto, Hold: g.Hold.For, Strict: g.Hold.Strict, DryRun: w.cfg.DryRun}
 	for _, t := range g.Triggers {
 		p.Presubmits = append(p.Presubmits, prmanager.Presubmit{
