@@ -51,8 +51,14 @@ func checkFields(r Create) *Refusal {
 	text("external_id", r.ExternalID, 128, false)
 	text("target_url", r.TargetURL, 255, false)
 	text("description", r.Description, 255, true)
-	if strings.TrimSpace(r.Context) == "" {
+	// A context that looks like another one may count as that one at a forge, and some are Signalbox's own.
+	switch {
+	case strings.TrimSpace(r.Context) == "":
 		bad["context"] = "required"
+	case bad["context"] == "" && strings.ContainsFunc(r.Context, func(r rune) bool { return !unicode.IsPrint(r) }):
+		bad["context"] = "has characters that cannot be seen"
+	case strings.TrimSpace(r.Context) != r.Context:
+		bad["context"] = "begins or ends with a space"
 	}
 	switch r.State {
 	case forge.StatusPending, forge.StatusRunning, forge.StatusSuccess, forge.StatusFailed, forge.StatusCanceled, forge.StatusSkipped:
@@ -86,7 +92,7 @@ func (t *decision) enter(by Caller, name, ref string, ours func(forge.Repo, stri
 		return "", c, refuse(CodeForbidden, "this token may report its own run and nothing else")
 	case ours(t.d.Repo, name) || t.isOurs(name):
 		return "", c, refuse(CodeContextOwned, "this context belongs to Signalbox")
-	case there && c.Owner != by.Principal:
+	case there && c.Owner != by.Principal, !there && t.isAnothers(by, name):
 		return "", c, refuse(CodeContextOwned, "this context belongs to another principal")
 	case !there && len(t.d.Contexts) >= maxContexts:
 		return "", c, refuse(CodeTooManyContexts, "this commit has %d contexts", maxContexts)
@@ -104,6 +110,16 @@ func (t *decision) isOurs(name string) bool {
 	}
 	for _, r := range t.d.Runs {
 		if strings.EqualFold(r.Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// isAnothers says whether another principal has the context under some ref. A forge may show both in one place.
+func (t *decision) isAnothers(by Caller, name string) bool {
+	for _, c := range t.d.Contexts {
+		if c.Owner != by.Principal && strings.EqualFold(c.Name, name) {
 			return true
 		}
 	}

@@ -373,7 +373,7 @@ func TestFieldsRefused(t *testing.T) {
 	long := strings.Repeat("ä", 256)
 	over, under := 100.5, -0.1
 	for field, rs := range map[string][]Create{
-		"context":     {{Context: ""}, {Context: " "}, {Context: long}, {Context: "a\nb"}, {Context: "a\x00"}, {Context: "\xff"}},
+		"context":     {{Context: ""}, {Context: " "}, {Context: long}, {Context: "a\nb"}, {Context: "a\x00"}, {Context: "\xff"}, {Context: "a "}, {Context: " a"}, {Context: "a\u200b"}, {Context: "a\u00a0b"}, {Context: "\u202ea"}},
 		"ref":         {{Ref: long}, {Ref: "a\tb"}},
 		"external_id": {{ExternalID: long[:258]}, {ExternalID: "a\x1b"}},
 		"state":       {{Content: Content{State: "neutral"}}, {Content: Content{State: "SUCCESS"}}},
@@ -419,7 +419,13 @@ func TestOwners(t *testing.T) {
 		refuses(t, err, want)
 		_, err = l.post(Create{Context: "a", Content: said(forge.StatusSuccess)}, by)
 		refuses(t, err, want)
+		// Where a forge keeps no refs, or does not mind case, that is the same place.
+		_, err = l.create(Create{Context: "a", Ref: "main", Content: said(forge.StatusSuccess)}, by)
+		refuses(t, err, want)
+		_, err = l.post(Create{Context: "A", Content: said(forge.StatusSuccess)}, by)
+		refuses(t, err, want)
 	}
+	l.begin(t, Create{Context: "A", Ref: "main", Content: said(forge.StatusFailed)})
 	_, err := l.update(a.Run.ID, Update{Content: said(forge.StatusSuccess)}, thief)
 	refuses(t, err, CodeContextOwned)
 	_, err = l.update(a.Run.ID, Update{Content: said(forge.StatusSuccess)}, own)
