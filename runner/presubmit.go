@@ -22,6 +22,7 @@ const (
 	maxFile        = 256 << 10
 	maxJobs        = 64 // of one file, after its matrices
 	maxSteps       = 100
+	maxName        = 150 // of a job, with the values of its matrix: what its check is called must tell it from all others
 	defaultTimeout = time.Hour
 	maxTimeout     = 24 * time.Hour
 )
@@ -223,6 +224,9 @@ func combine(n *yaml.Node, j JobSpec, axes []axis) ([]JobSpec, error) {
 		one.Env = p.env
 		if len(p.words) > 0 {
 			one.Name = fmt.Sprintf("%s (%s)", j.Name, strings.Join(p.words, ", "))
+		}
+		if len(one.Name) > maxName {
+			return nil, at(n, "the name %.40q… is longer than %d characters with the values of its matrix", one.Name, maxName)
 		}
 		out = append(out, one)
 	}

@@ -104,7 +104,8 @@ func TestParsePresubmitRefuses(t *testing.T) {
 		"jobs:\n- name: unit\n  runs-on: linux\n  steps:\n  - run: echo ${{ github.token }}\n": ":5: run: ${{ … }}",
 		"jobs:\n- name: \"unit\\n::x\"\n  runs-on: linux\n  steps:\n  - run: x\n":              ":2: name",
 		job("  matrix: {a: [1,2,3,4,5,6,7,8,9], b: [1,2,3,4,5,6,7,8,9]}\n"):                    "more than 64 combinations",
-		"jobs:\n" + strings.Repeat(" ", maxFile):                                               "larger than",
+		job("  matrix: {a: [" + strings.Repeat("x", 60) + "], b: [" + strings.Repeat("y", 60) + "], c: [" + strings.Repeat("z", 60) + "]}\n"): "is longer than 150",
+		"jobs:\n" + strings.Repeat(" ", maxFile): "larger than",
 	} {
 		if _, err := ParsePresubmit([]byte(text), hasSecret); err == nil || !strings.Contains(err.Error(), says) || !strings.HasPrefix(err.Error(), File+":") {
 			t.Errorf("%.60q: %v, want %q", text, err, says)
