@@ -225,7 +225,7 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 	}
 	receipt, err := trigger.Start(ctx, o.Run)
 	if err != nil {
-		return status.Outcome(fmt.Errorf("start run %s: %w", o.Run.Key, err))
+		return status.Outcome(err) // it says what was attempted, and the check has little room for its end, the reason
 	}
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
 }

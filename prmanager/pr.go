@@ -416,7 +416,7 @@ func (d *PR) waits() string {
 		what := plain(p.Order.Run.Presubmit, 60)
 		switch {
 		case p.Stage == Refused:
-			return s + ", but " + what + " cannot be started: " + plain(p.Why, 100)
+			return s + ", but " + what + " cannot be started: " + p.Why
 		case p.Stage != Accepted && !p.done() && !g.Opened:
 			return s + ": starting " + what
 		case p.Native && p.Why != "":

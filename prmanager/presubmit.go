@@ -189,7 +189,7 @@ func (b bench) triggered(s Started, r actor.Result) Started {
 			s.Stage, s.Why = Accepted, ""
 		}
 	case s.Stage == Sent:
-		s.Stage, s.Why = Refused, plain(r.Error, 120)
+		s.Stage, s.Why = Refused, plain(r.Error, 200)
 		b.pass(TriggerRefused, s.Why)
 	case s.Stage == Accepted: // a native one whose later runs cannot be approved
 		s.Why = "a run that Actions holds back cannot be approved: " + plain(r.Error, 120)
@@ -397,7 +397,7 @@ func (b bench) checks() {
 		case s.Stage == Cancelled:
 			show, title = forge.CheckCancelled, "Cancelled: the approval no longer stands"
 		case s.Stage == Refused:
-			show, title = forge.CheckFailure, "Cannot be started: "+plain(s.Why, 100)
+			show, title = forge.CheckFailure, "Cannot be started: "+s.Why
 		}
 		if show == s.Shown && max(s.Attempt, 1) == max(s.ShownAttempt, 1) && !s.News && !b.reassert(s) {
 			continue

@@ -57,7 +57,7 @@ func (t *Trigger) receipt(run forge.Run) forge.Receipt {
 
 // Start reads the definition at the tip of the base branch and puts its jobs into the pool, once for each run key.
 func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
-	const op = "start presubmit on runners"
+	const op = "start on runners"
 	if run.Ref.Repo.Private { // each task gets its own; this one shows, where the author sees it, that there will be one
 		if _, err := t.source.CheckoutToken(ctx, run.Ref.Repo); err != nil {
 			return forge.Receipt{}, err

@@ -61,9 +61,10 @@ func (h *hand) says(id, result string, outputs map[string]string) {
 	h.call("UpdateTask", map[string]any{"state": map[string]any{"id": id, "result": "RESULT_" + result}, "outputs": outputs}, &struct{}{})
 }
 
-// Each job of a presubmit is a check of the pull request's head, linked to its log; the presubmit is their sum.
-func TestRunnerJobsAreChecks(t *testing.T) {
-	y := newYard(t, true, "SIGNALBOX_URL="+reachedAt)
+// definedYard is a yard whose repository has a definition of jobs on main.
+func definedYard(t *testing.T, app bool, definition string) *yard {
+	t.Helper()
+	y := newYard(t, app, "SIGNALBOX_URL="+reachedAt)
 	y.env = append(y.env, "SIGNALBOX_TRIGGER=runner")
 	y.wire = &http.Transport{DisableKeepAlives: true} // the description has no files of repositories
 	dir := t.TempDir()
@@ -71,7 +72,7 @@ func TestRunnerJobsAreChecks(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, []byte("jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}], matrix: {go: ['1.25', '1.26']}}\n- {name: lint, runs-on: big, steps: [{run: make}]}\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(definition), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "x"}} {
@@ -83,13 +84,44 @@ func TestRunnerJobsAreChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	y.up()
-	rest := func() {
-		t.Helper()
-		for range 4 {
-			y.send()
-			y.settle()
-		}
+	return y
+}
+
+// rest sends and does what is due, as long as one thing follows from another.
+func (y *yard) rest() {
+	y.t.Helper()
+	for range 4 {
+		y.send()
+		y.settle()
 	}
+}
+
+// What is wrong with the definition is told where its author looks: file, line and reason stand in the check.
+func TestRunnerDefinitionIsRefused(t *testing.T) {
+	for name, app := range map[string]bool{"App": true, "token": false} {
+		t.Run(name, func(t *testing.T) {
+			y := definedYard(t, app, "jobs:\n- name: unit\n  runs-on: linux\n  steps: [{run: make}]\n  timeout: 48h\n")
+			pr := y.repo.OpenPR(y.maya, sandbox.PROptions{})
+			y.rest()
+			var shown sandbox.Write
+			for _, w := range y.forge.Writes(0) {
+				if w.Name == "presubmit" && w.SHA == pr.Head() {
+					shown = w
+				}
+			}
+			if want := ".signalbox/presubmit.yaml:5: timeout: expected a duration like 30m, from 1s to 24h"; shown.State != "failure" || !strings.Contains(shown.Title, want) {
+				t.Errorf("presubmit %+v, want %q:\n%s", shown, want, y.story(pr))
+			}
+			if got := y.repo.Gate(pr.Head(), "CI gate"); got == "success" {
+				t.Errorf("gate %q", got)
+			}
+		})
+	}
+}
+
+// Each job of a presubmit is a check of the pull request's head, linked to its log; the presubmit is their sum.
+func TestRunnerJobsAreChecks(t *testing.T) {
+	y := definedYard(t, true, "jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}], matrix: {go: ['1.25', '1.26']}}\n- {name: lint, runs-on: big, steps: [{run: make}]}\n")
 	invited, err := y.running.app.admin.invite(t.Context(), invitation{[]string{"linux", "big"}, "1h", true})
 	if err != nil {
 		t.Fatal(err)
@@ -100,13 +132,13 @@ func TestRunnerJobsAreChecks(t *testing.T) {
 	h.uuid, h.token = made.Runner.UUID, made.Runner.Token
 
 	pr := y.repo.OpenPR(y.mallory, sandbox.PROptions{Fork: true})
-	rest()
+	y.rest()
 	y.later(3 * time.Minute)
 	pr.Label(y.maya, "CICD")
-	rest()
+	y.rest()
 	shows := func(sum, lint, one, other string) {
 		t.Helper()
-		rest()
+		y.rest()
 		for name, want := range map[string]string{"presubmit": sum, "presubmit / lint": lint, "presubmit / unit (1.25)": one, "presubmit / unit (1.26)": other} {
 			switch c := y.repo.Check(pr.Head(), name); {
 			case c == nil:
@@ -143,7 +175,7 @@ func TestRunnerJobsAreChecks(t *testing.T) {
 	shows("in_progress", "queued", "in_progress", "queued")
 	former := pr.Head()
 	pr.Push(y.mallory)
-	rest()
+	y.rest()
 	for _, name := range []string{"presubmit", "presubmit / lint", "presubmit / unit (1.25)", "presubmit / unit (1.26)"} {
 		if c := y.repo.Check(former, name); c.State() != "cancelled" {
 			t.Errorf("%s of the former head is %s:\n%s", name, c.State(), y.story(pr))
