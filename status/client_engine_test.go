@@ -216,6 +216,33 @@ func TestSameExternalIDConcurrently(t *testing.T) {
 	})
 }
 
+// How an operation ended is told for 14 days, and nothing else is ever told of it.
+func TestOperationsAreForgotten(t *testing.T) {
+	inPlant(t, func(t *testing.T, p *plant) {
+		var all []Accepted
+		for _, s := range []forge.StatusState{forge.StatusRunning, forge.StatusSuccess} {
+			a, err := p.Create(t.Context(), team, at(1), Create{Context: "a", Content: said(s)}, Key{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, a)
+			elapse(time.Minute)
+		}
+		for day := range 20 {
+			for i, a := range all {
+				o, err := p.Operation(t.Context(), repo.Instance, a.Operation.ID)
+				if (err == nil && o.State != OpDelivered) || (err != nil && day < 14) || (err == nil && day > 18) {
+					t.Errorf("day %d: the status number %d is %s, %v", day, i+1, o.State, err)
+				}
+				if err != nil {
+					refuses(t, err, CodeNotFound)
+				}
+			}
+			elapse(24 * time.Hour)
+		}
+	})
+}
+
 // A push that waits for the forge's lock hinders no acceptance, and an old call that waited in vain leaves nothing.
 func TestAcceptedDuringAPush(t *testing.T) {
 	inPlant(t, func(t *testing.T, p *plant) {

@@ -20,7 +20,7 @@ const (
 	maxUpdates  = 1000 // operations of one run, and runs of one context
 	maxWaiting  = 64   // v1 calls that no turn has claimed
 	// An operation's record is written when it is accepted and read for 14 days after its end, which the last try puts
-	// off by three days at most.
+	// off by three days at most. Its end is written later and must not be forgotten earlier.
 	opLife   = 17 * 24 * time.Hour
 	pastLife = 14 * 24 * time.Hour
 )

@@ -178,7 +178,7 @@ func (o statusOrder) content() Content {
 // end records how an operation of a context ended.
 func (t *decision) end(scope string, o Order, n int64, e end) {
 	e.At = t.now
-	t.put(endRecord(runID(scope, o.Attempt), n), e, pastLife)
+	t.put(endRecord(runID(scope, o.Attempt), n), e, opLife)
 }
 
 // statuses claims what waits and wishes for what is not shown.
@@ -273,7 +273,7 @@ func (t *decision) reports() {
 		default:
 			continue
 		}
-		t.put(endRecord(key, p.N), e, pastLife)
+		t.put(endRecord(key, p.N), e, opLife)
 		r.Report.Ended = p.N
 		t.d.Runs[key] = r
 	}
