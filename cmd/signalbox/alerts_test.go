@@ -124,3 +124,19 @@ func TestAlertStandsOnEveryInstanceUntilItsCauseIsGone(t *testing.T) {
 		t.Errorf("the pager was told %v", p.told)
 	}
 }
+
+// A pull request stands where the alert about approvals looks, from when it waits until it is approved.
+func TestApprovalThatWaitsIsAnAlert(t *testing.T) {
+	t.Parallel()
+	p := newPager(t)
+	w := begin(t, redisStore(t).URL(), "SIGNALBOX_ALERT_WAIT=1ms", "SIGNALBOX_ALERT_URL="+p.URL, "SIGNALBOX_ALERT_SECRET="+httpSecret, "SIGNALBOX_HTTP_TRIGGER_PRIVATE=1")
+	w.serve(1)
+	pr := w.opens(w.mallory)
+	w.settle(pr)
+	w.serve(1) // whoever starts judges at once
+	w.until("the pager was told", p.heard("alert.fired approval-waiting"))
+	w.labels(w.maya, pr)
+	w.settle(pr)
+	w.serve(1)
+	w.until("the pager was told that it is over", p.heard("alert.cleared approval-waiting"))
+}
