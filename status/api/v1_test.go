@@ -115,6 +115,9 @@ func TestOldFormRefuses(t *testing.T) {
 // A call that cannot begin is withdrawn and leaves nothing; of one that is on its way the truth is told.
 func TestOldFormWaits(t *testing.T) {
 	w := begin(t)
+	if w.service.opt.Wait != 10*time.Second {
+		t.Errorf("outside of tests it waits for %s", w.service.opt.Wait)
+	}
 	w.serve(Options{Wait: 50 * time.Millisecond})
 	h := w.hold("first")
 	first := make(chan answer, 1)
