@@ -10,7 +10,7 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
-// Format is the format of a pool's mail. It has none yet: what comes, comes as an Ask.
+// Format is the format of a pool's mail. It has none: what comes, comes as an Ask.
 const Format = 1
 
 // admitRetry is the pause after a waiting run's record could not be read.

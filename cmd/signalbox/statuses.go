@@ -159,13 +159,13 @@ func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
 	}
 	installations := []int64{0} // what the token sees
 	if a.forges[i].AppID != 0 {
-		installations, err = everyPage(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) })
+		installations, err = pages(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) })
 		if err != nil {
 			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
 		}
 	}
 	for _, id := range installations {
-		repos, err := everyPage(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, id, page) })
+		repos, err := pages(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, id, page) })
 		if err != nil {
 			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
 		}
@@ -174,17 +174,6 @@ func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
 		}
 	}
 	return forge.Repo{}, usageError{fmt.Errorf("%s: %w", what, errNoRepo)}
-}
-
-func everyPage[T any](read func(page int) ([]T, int, error)) (all []T, err error) {
-	for page := 1; page != 0; {
-		var some []T
-		if some, page, err = read(page); err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
-	}
-	return all, nil
 }
 
 func (c client) grantStatus(ctx context.Context, g statusGrant) (out statusGranted, err error) {
