@@ -237,7 +237,7 @@ func TestExampleFile(t *testing.T) {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range slices.Concat(topKeys(), gateKeyNames(), forgeKeys(), []string{"kind"}) {
+	for _, k := range slices.Concat(topKeys(), gateKeyNames(), forgeKeys(), gitlabKeys(), []string{"kind"}) {
 		if base := strings.TrimSuffix(k, "_file"); !strings.Contains(string(text), base) {
 			t.Errorf("the example does not mention %s", k)
 		}
