@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	runnerv1 "code.gitea.io/actions-proto-go/runner/v1"
 	"github.com/klauspost/compress/s2"
@@ -23,6 +24,9 @@ import (
 // logQuota is how much text of one task is kept, before compression. What exceeds it is acknowledged, or its runner
 // would send it for ever.
 const logQuota = 16 << 20
+
+// logPart is how much text one record has at most, so that whoever reads a log needs little memory at a time.
+const logPart = 256 << 10
 
 const logMarker = "[the log is longer than 16 MiB; the rest is not kept]"
 
@@ -68,7 +72,7 @@ func (d logBook) take(index int64, rows []*runnerv1.LogRow, seal bool, m mask) (
 			}
 			d.Bytes += int64(len(text))
 			if len(rows) > 0 {
-				d.Chunks++
+				d.Chunks += len(parts(text))
 			}
 		}
 		d.Len += int64(len(rows))
@@ -107,6 +111,19 @@ func printed(rows []*runnerv1.LogRow, lines []string) []byte {
 	return b.Bytes()
 }
 
+// parts cuts text into what one record takes: at the end of a line, unless a line is longer than a part.
+func parts(text []byte) (out [][]byte) {
+	for len(text) > logPart {
+		n := bytes.LastIndexByte(text[:logPart], '\n') + 1
+		if n == 0 {
+			for n = logPart; n > logPart-utf8.UTFMax && !utf8.RuneStart(text[n]); n-- {
+			}
+		}
+		out, text = append(out, text[:n]), text[n:]
+	}
+	return append(out, text)
+}
+
 // append takes rows and answers how many are there now.
 func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv1.LogRow, seal bool, m mask) (int64, error) {
 	var ack int64
@@ -118,7 +135,9 @@ func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv
 		}
 		step := actor.Step[logBook]{Next: next}
 		if next.Chunks > d.Chunks {
-			step.Put = []state.Record{{Key: rowsRecord(d.Chunks), Value: s2.Encode(nil, text), TTL: taskMemory}}
+			for i, part := range parts(text) {
+				step.Put = append(step.Put, state.Record{Key: rowsRecord(d.Chunks + i), Value: s2.Encode(nil, part), TTL: taskMemory})
+			}
 		}
 		return step, nil
 	})
@@ -129,7 +148,7 @@ func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv
 }
 
 // WriteLog writes a task's log as it is now, beginning with the part that an earlier call answered as next (0 = all of it),
-// and says whether more may come.
+// and says whether more may come. Each part is one Write, of at most 256 KiB.
 func (s *Service) WriteLog(ctx context.Context, w io.Writer, task int64, from int) (next int, more bool, err error) {
 	subject := s.logSubject(task)
 	v, err := actor.See(ctx, s.store, subject)

@@ -244,7 +244,9 @@ func (l *lodge) follow(key, after string) *follower {
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
 		l.Fatalf("%s %v", res.Status, res.Header)
 	}
-	return &follower{l, bufio.NewScanner(res.Body), ""}
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, 1<<20)
+	return &follower{l, in, ""}
 }
 
 // next is the next event; its name is empty at the end of the stream.
@@ -276,6 +278,30 @@ func (f *follower) log() string {
 		f.Fatalf("%s %v instead of a log", name, data)
 	}
 	return fmt.Sprint(data["text"])
+}
+
+// A long log is never held as one text: it comes in pieces, each with the position behind it.
+func TestRunEventsOfALongLog(t *testing.T) {
+	l := newLodge(t)
+	l.start("sb1-one", false)
+	l.rows(l.fetch().GetId(), 0, strings.Repeat("x", 300<<10), "the end")
+	f := l.follow("sb1-one", "")
+	if name, _ := f.next(); name != "state" {
+		t.Fatalf("%s comes first", name)
+	}
+	first := f.log()
+	after := f.id
+	rest := f.log()
+	if n := strings.Count(first+rest, "x"); n != 300<<10 || len(first) > 256<<10 || !strings.HasSuffix(rest, "Z the end\n") {
+		t.Errorf("%d x in %d and %d bytes", n, len(first), len(rest))
+	}
+	g := l.follow("sb1-one", after)
+	if name, _ := g.next(); name != "state" {
+		t.Fatalf("%s comes first", name)
+	}
+	if got := g.log(); got != rest {
+		t.Errorf("%d bytes behind the first piece, not %d", len(got), len(rest))
+	}
 }
 
 func TestRunEvents(t *testing.T) {
