@@ -35,7 +35,8 @@ const (
 )
 
 const (
-	readLimit   = 32 << 20 // of one call: rows that are refused would be sent again for ever
+	readLimit   = 32 << 20 // of one report: rows that are refused would be sent again for ever
+	smallLimit  = 1 << 20  // of any other call; also of a report whose sender was not looked at before it is read
 	lateFetch   = 500 * time.Millisecond
 	fetchRounds = 20
 )
@@ -113,7 +114,13 @@ func New(o Options) (*Service, error) {
 // Handler serves everything below Path.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	limit := connect.WithReadMaxBytes(readLimit)
+	large := map[string]bool{runnerv1connect.RunnerServiceUpdateTaskProcedure: true, runnerv1connect.RunnerServiceUpdateLogProcedure: true}
+	limit := connect.WithConditionalHandlerOptions(func(c connect.Spec) []connect.HandlerOption {
+		if large[c.Procedure] {
+			return []connect.HandlerOption{connect.WithReadMaxBytes(readLimit)}
+		}
+		return []connect.HandlerOption{connect.WithReadMaxBytes(smallLimit)}
+	})
 	for _, h := range []func() (string, http.Handler){
 		func() (string, http.Handler) { return pingv1connect.NewPingServiceHandler(s, limit) },
 		func() (string, http.Handler) { return runnerv1connect.NewRunnerServiceHandler(calls{s}, limit) },
@@ -133,8 +140,24 @@ func (s *Service) Handler() http.Handler {
 			_ = refuse.Write(w, r, connect.NewError(connect.CodeUnimplemented, errors.New("no such call")))
 			return
 		}
+		if large[r.URL.Path] && !small(r) {
+			p, err := s.see(r.Context())
+			if err == nil {
+				err = callerOf(r.Header).check(p)
+			}
+			if err != nil {
+				_ = refuse.Write(w, r, s.failed(r.Context(), "a large report", err))
+				return
+			}
+		}
 		mux.ServeHTTP(w, r)
 	}))
+}
+
+// small says whether a call is sure to need little memory before its sender is known.
+func small(r *http.Request) bool {
+	return r.ContentLength >= 0 && r.ContentLength <= smallLimit && r.Header.Get("Content-Encoding") == "" &&
+		!strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") // whose messages may be packed one by one
 }
 
 // ask is one decision of the pool; nothing is saved if nothing has changed.
