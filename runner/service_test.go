@@ -13,10 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	pingv1 "code.gitea.io/actions-proto-go/ping/v1"
 	"code.gitea.io/actions-proto-go/ping/v1/pingv1connect"
@@ -473,6 +475,61 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// Nobody makes the server read much before it knows who sends it, in whatever form.
+func TestLargeCalls(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	task := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask().GetId()
+	row := strings.Repeat("x", 2*smallLimit)
+	code := func(_ any, err error) connect.Code { return connect.CodeOf(err) }
+	if got := code(p.Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Name: row}))); got != connect.CodeResourceExhausted {
+		t.Errorf("a large Register: %v", got)
+	}
+	for name, opts := range map[string][]connect.ClientOption{
+		"plain": nil, "packed": {connect.WithSendGzip()}, "gRPC": {connect.WithGRPCWeb(), connect.WithSendGzip()},
+	} {
+		for _, who := range []*peer{p, {t: t, uuid: p.uuid, token: "x"}} {
+			c := runnerv1connect.NewRunnerServiceClient(network, s.url, append(opts, who.with(""))...)
+			_, err := c.UpdateLog(t.Context(), connect.NewRequest(&runnerv1.UpdateLogRequest{TaskId: task, Rows: []*runnerv1.LogRow{{Content: row}}}))
+			if want := who == p; (err == nil) != want || !want && connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Errorf("%s, known %t: %v", name, want, err)
+			}
+		}
+	}
+	for name, header := range map[string]http.Header{
+		"of unknown length": {"Content-Type": {"application/proto"}},
+		"long":              {"Content-Type": {"application/proto"}, "Content-Length": {"2097152"}},
+		"packed":            {"Content-Type": {"application/proto"}, "Content-Length": {"100"}, "Content-Encoding": {"gzip"}},
+		"packed inside":     {"Content-Type": {"application/grpc-web+proto"}, "Content-Length": {"100"}},
+	} {
+		read := &counted{Reader: strings.NewReader(row)}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/actions/runner.v1.RunnerService/UpdateLog", read)
+		r.Header = header
+		if n, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64); err == nil {
+			r.ContentLength = n
+		}
+		s.Handler().ServeHTTP(httptest.NewRecorder(), r)
+		if read.n != 0 {
+			t.Errorf("a report that is %s: %d bytes of a stranger were read", name, read.n)
+		}
+	}
+}
+
+// counted says how much was read.
+type counted struct {
+	io.Reader
+	n int
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += n
+	return n, err
+}
+
 // Decisions of one process wait for each other instead of losing to each other.
 func TestOneDecisionAtATime(t *testing.T) {
 	s, _ := alone(t)
@@ -491,6 +548,35 @@ func TestOneDecisionAtATime(t *testing.T) {
 	}
 }
 
+// parted is a text, and how long the longest piece of it was that was written at once.
+type parted struct {
+	strings.Builder
+	longest int
+}
+
+func (p *parted) Write(b []byte) (int, error) {
+	p.longest = max(p.longest, len(b))
+	return p.Builder.Write(b)
+}
+
+func TestLogParts(t *testing.T) {
+	line := strings.Repeat("é", 20<<10) + "\n" // 40 KiB and one byte
+	for name, text := range map[string]string{
+		"nothing": "", "one": line, "many": strings.Repeat(line, 20), "no end": strings.Repeat(line, 7) + "x",
+		"a long line": "x" + strings.Repeat("é", logPart) + "\n" + line, "full": strings.Repeat("x", logPart),
+	} {
+		got := parts([]byte(text))
+		for i, p := range got {
+			if len(p) > logPart || !utf8.Valid(p) || name == "many" && i+1 < len(got) && p[len(p)-1] != '\n' {
+				t.Errorf("%s: part %d has %d bytes", name, i, len(p))
+			}
+		}
+		if string(bytes.Join(got, nil)) != text {
+			t.Errorf("%s: something is missing", name)
+		}
+	}
+}
+
 func TestLogQuota(t *testing.T) {
 	s, _ := alone(t)
 	p := register(t, s, "linux")
@@ -504,9 +590,12 @@ func TestLogQuota(t *testing.T) {
 			t.Fatalf("ack %d", ack)
 		}
 	}
-	var text strings.Builder
+	var text parted
 	if _, _, err := s.WriteLog(t.Context(), &text, id, 0); err != nil {
 		t.Fatal(err)
+	}
+	if text.longest > logPart {
+		t.Errorf("%d bytes in one piece", text.longest)
 	}
 	if n := text.Len(); n > logQuota+100 || !strings.HasSuffix(text.String(), logMarker+"\n") {
 		t.Fatalf("%d bytes kept", n)

@@ -158,7 +158,8 @@ func (p *runPages) html(ctx context.Context, w io.Writer, v runner.View, name, n
 	}{v, head.Path, nonce, at.String()})
 }
 
-// htmlLines writes lines of a log as HTML: the time of day apart, the rest escaped. Each Write is whole lines.
+// htmlLines writes lines of a log as HTML: the time of day apart, the rest escaped. Each Write is whole lines, or a piece of
+// a very long one.
 type htmlLines struct {
 	w   io.Writer
 	buf bytes.Buffer
@@ -274,8 +275,15 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 		if s.done[l.Task] {
 			continue
 		}
-		var text strings.Builder
-		next, more, err := runners.WriteLog(ctx, &text, l.Task, s.at[i])
+		tell := func(part []byte) error {
+			return s.event("log", mustJSON(map[string]any{"task": l.Task, "attempt": l.Attempt, "anchor": runner.Anchor(l.Job), "text": string(part)}))
+		}
+		told := i < known
+		next, more, err := runners.WriteLog(ctx, partwise(func(part []byte) error {
+			told = true
+			s.at[i]++ // the event's id is the position behind it
+			return tell(part)
+		}), l.Task, s.at[i])
 		if err != nil && !errors.Is(err, runner.ErrLogGone) {
 			return err
 		}
@@ -285,11 +293,10 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 			}
 			s.done[l.Task] = true
 		}
-		if s.at[i] = next; text.Len() == 0 && i < known {
+		if s.at[i] = next; told {
 			continue
 		}
-		b := mustJSON(map[string]any{"task": l.Task, "attempt": l.Attempt, "anchor": runner.Anchor(l.Job), "text": text.String()})
-		if err := s.event("log", b); err != nil {
+		if err := tell(nil); err != nil { // that there is one
 			return err
 		}
 	}
@@ -298,6 +305,11 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 	}
 	return s.event("", nil)
 }
+
+// partwise hands on a log as it is read, part by part: a stream keeps no whole log in memory.
+type partwise func(part []byte) error
+
+func (f partwise) Write(b []byte) (int, error) { return len(b), f(b) }
 
 // event writes one event, or without data a sign of life, and sends it off.
 func (s *stream) event(name string, data json.RawMessage) error {
