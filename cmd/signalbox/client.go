@@ -134,7 +134,11 @@ func (c client) post(ctx context.Context, what string, in, out any) error {
 	if res.StatusCode >= 300 {
 		var fault apiError
 		if json.Unmarshal(b, &fault) == nil && fault.Error.Message != "" {
-			return fmt.Errorf("the server refused: %s", fault.Error.Message)
+			err = fmt.Errorf("the server refused: %s", fault.Error.Message)
+			if res.StatusCode == http.StatusUnprocessableEntity {
+				err = usageError{err} // as where no server runs
+			}
+			return err
 		}
 		return fmt.Errorf("the server answered %s", res.Status)
 	}

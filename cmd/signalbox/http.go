@@ -17,7 +17,9 @@ import (
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/alerts"
+	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state"
+	statusapi "github.com/signalbox-ci/signalbox/status/api"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
 
@@ -162,7 +164,8 @@ func finish(w http.ResponseWriter, v any, err error) {
 	switch {
 	case err == nil:
 		answer(w, http.StatusOK, v)
-	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter), errors.Is(err, errNoForge):
+	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter), errors.Is(err, errNoForge), errors.Is(err, errNoRepo),
+		errors.Is(err, errNoContext), errors.Is(err, statusapi.ErrNoToken), errors.Is(err, runner.ErrNoRunner):
 		fail(w, http.StatusNotFound, "not_found", err.Error())
 	case errors.As(err, &usage):
 		fail(w, http.StatusUnprocessableEntity, "invalid", err.Error())

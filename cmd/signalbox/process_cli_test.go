@@ -76,7 +76,7 @@ func TestCommandsSayWhatIsWrongWithThem(t *testing.T) {
 		{exitUsage, "expected instance/project/kind/key", []string{"jobs", "retry", "nonsense", "e1"}},
 		{exitFailed, "no such dead letter", []string{"jobs", "retry", w.subject(pr).String(), "e99"}},
 		{exitFailed, "no such dead letter", []string{"jobs", "discard", w.subject(pr).String(), "e99"}},
-		{exitFailed, "retry releases it", []string{"jobs", "discard", w.subject(pr).String()}},
+		{exitUsage, "retry releases it", []string{"jobs", "discard", w.subject(pr).String()}},
 		{exitUsage, "40 or 64 hexadecimal digits", []string{"approve", ref, "--sha", sha[:7], "--reason", "x"}},
 		{exitUsage, "40 or 64 hexadecimal digits", []string{"approve", ref, "--sha", strings.ToUpper(sha), "--reason", "x"}},
 		{exitUsage, "--reason", []string{"approve", ref, "--sha", sha}},

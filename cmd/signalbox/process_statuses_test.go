@@ -530,33 +530,41 @@ func TestStatusTokenCommands(t *testing.T) {
 	if a := w.ask(http.MethodGet, w.list(sha), "", ""); a.code != http.StatusUnauthorized {
 		t.Errorf("after its revocation: %d %s", a.code, a.text)
 	}
-	for says, args := range map[string][]string{
-		"no such token":                       {"revoke", grants[0].ID},
-		"expected INSTANCE:OWNER/REPO":        {"token", "--project", "octo/hello"},
-		"no such forge":                       {"token", "--project", "github:octo/hello"},
-		"the forge shows us no such":          {"token", "--project", "gitlab:octo/nothing"},
-		"expected a life from 1m":             {"token", "--project", "gitlab:octo/hello", "--for", "1s"},
-		"expected a name, or the beginning":   {"token", "--project", "gitlab:octo/hello", "--context", "*x*"},
-		"missing flags: --project=INSTANCE:O": {"token"},
-	} {
-		code := exitFailed
-		if strings.HasPrefix(says, "missing") {
-			code = exitUsage
-		}
-		if got := w.signalbox(code, append([]string{"status"}, args...)...); !strings.Contains(got, says) {
-			t.Errorf("%v: %s", args, got)
+	wrong := func(command func(code int, args ...string) string) {
+		t.Helper()
+		for says, args := range map[string][]string{
+			"no such token":                       {"revoke", grants[0].ID},
+			"expected INSTANCE:OWNER/REPO":        {"token", "--project", "octo/hello"},
+			"no such forge":                       {"token", "--project", "github:octo/hello"},
+			"the forge shows us no such":          {"token", "--project", "gitlab:octo/nothing"},
+			"expected a life from 1m":             {"token", "--project", "gitlab:octo/hello", "--for", "1s"},
+			"expected a name, or the beginning":   {"token", "--project", "gitlab:octo/hello", "--context", "*x*"},
+			"missing flags: --project=INSTANCE:O": {"token"},
+		} {
+			code := exitFailed
+			if strings.HasPrefix(says, "missing") || strings.HasPrefix(says, "expected") {
+				code = exitUsage
+			}
+			if got := command(code, append([]string{"status"}, args...)...); !strings.Contains(got, says) {
+				t.Errorf("%v: %s", args, got)
+			}
 		}
 	}
+	wrong(w.signalbox)
 
 	// Without a server the store itself is used.
 	w.alive()[0].signal(syscall.SIGTERM)
 	w.until("it has stopped", func() bool { return len(w.alive()) == 0 })
-	var out, errs bytes.Buffer
-	code := run(t.Context(), []string{"status", "token", "--project", "gitlab:octo/hello", "--for", "2h"}, process{w.env, os.ReadFile, &out, &errs})
-	w.token = strings.TrimSpace(out.String())
-	if code != exitOK {
-		t.Fatalf("%d %s", code, errs.String())
+	direct := func(code int, args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if got := run(t.Context(), args, process{w.env, os.ReadFile, &out, &errs}); got != code {
+			t.Errorf("%v without a server: %d %s", args, got, errs.String())
+		}
+		return strings.TrimSpace(out.String() + errs.String())
 	}
+	wrong(direct)
+	w.token = direct(exitOK, "status", "token", "--project", "gitlab:octo/hello", "--for", "2h")
 	w.serve(1)
 	if a := w.ask(http.MethodGet, w.list(sha), "", ""); a.code != http.StatusOK {
 		t.Errorf("with a token made on the store: %d %s", a.code, a.text)

@@ -125,12 +125,7 @@ func (a admin) remove(ctx context.Context, r removal) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Remove(ctx, r.UUID); errors.Is(err, runner.ErrNoRunner) {
-		return usageError{err}
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return s.Remove(ctx, r.UUID)
 }
 
 func (c client) invite(ctx context.Context, i invitation) (out invited, err error) {

@@ -111,11 +111,7 @@ func (a admin) grantStatus(ctx context.Context, g statusGrant) (statusGranted, e
 }
 
 func (a admin) revokeStatus(ctx context.Context, r statusRevocation) error {
-	err := statusapi.Revoke(ctx, a.engine, r.ID)
-	if errors.Is(err, statusapi.ErrNoToken) {
-		return usageError{err}
-	}
-	return err
+	return statusapi.Revoke(ctx, a.engine, r.ID)
 }
 
 // transferStatus finds the project among those of the token that is to own the context: it must be for them anyway.
@@ -132,16 +128,18 @@ func (a admin) transferStatus(ctx context.Context, t statusTransfer) error {
 			err := status.NewClients(a.engine, a.store, nil).Transfer(ctx, status.Target{Repo: repo, SHA: t.SHA}, t.Context, t.Ref, t.To)
 			var no *status.Refusal
 			if errors.As(err, &no) {
-				return usageError{errors.New(no.Message)}
+				return fmt.Errorf("%s at %s: %w", t.Context, t.SHA, errNoContext)
 			}
 			return err
 		}
 	}
-	return usageError{fmt.Errorf("no token %q for %s is known", t.To, t.Project)}
+	return fmt.Errorf("%s for %s: %w", t.To, t.Project, statusapi.ErrNoToken)
 }
 
-// errNoRepo: the forge shows us no such repository.
-var errNoRepo = errors.New("the forge shows us no such repository, or it is archived")
+var (
+	errNoRepo    = errors.New("the forge shows us no such repository, or it is archived")
+	errNoContext = errors.New("nobody posted such a context to this commit")
+)
 
 // named asks a forge which repository a person means.
 func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
@@ -151,7 +149,7 @@ func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
 	instance, name, _ := strings.Cut(what, ":")
 	i := slices.IndexFunc(a.forges, func(f Forge) bool { return f.Name == instance })
 	if i < 0 {
-		return forge.Repo{}, usageError{fmt.Errorf("%s: %w", instance, errNoForge)}
+		return forge.Repo{}, fmt.Errorf("%s: %w", instance, errNoForge)
 	}
 	c, err := dial(a.forges[i], nil, time.Now)
 	if err != nil {
@@ -173,7 +171,7 @@ func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
 			return repos[i], nil
 		}
 	}
-	return forge.Repo{}, usageError{fmt.Errorf("%s: %w", what, errNoRepo)}
+	return forge.Repo{}, fmt.Errorf("%s: %w", what, errNoRepo)
 }
 
 func (c client) grantStatus(ctx context.Context, g statusGrant) (out statusGranted, err error) {
