@@ -372,6 +372,18 @@ func TestStatusStormEndsInTheNewestAndNeverGoesBack(t *testing.T) {
 	if ends["delivered"]+ends["superseded"] != len(s.ids) || ends["delivered"] == 0 || ends["superseded"] == 0 {
 		t.Errorf("operations ended %v", ends)
 	}
+	posts, taken := 0, 0
+	for _, call := range w.lab.Calls() {
+		if call == "POST /projects/{id}/statuses/{sha}" {
+			posts++
+		}
+	}
+	for _, sha := range commits {
+		taken += len(w.project.Posts(sha))
+	}
+	if posts == taken {
+		t.Errorf("no storm: none of %d posts met the lock of its commit", posts)
+	}
 	newest := fmt.Sprintf("%d.%d", stormRuns, stormUpdates+1)
 	for _, sha := range commits {
 		shown := w.project.Shown(sha)
@@ -391,7 +403,7 @@ func TestStatusStormEndsInTheNewestAndNeverGoesBack(t *testing.T) {
 			last[p.Name] = p.Description
 		}
 	}
-	t.Logf("operations ended %v", ends)
+	t.Logf("operations ended %v; of %d posts %d were taken", ends, posts, taken)
 }
 
 // A process dies between acceptance and push, and between push and record. Another delivers; the forge takes each
