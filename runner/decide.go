@@ -30,6 +30,7 @@ const (
 	whyForced    = "closed without the runner's word"
 	whyEnded     = "task ended"
 	whyLate      = "deadlines missed while no server was up"
+	whyAbandoned = "no runner took the job"
 )
 
 // ended is the record of a task that has left the document.
@@ -107,7 +108,8 @@ func (t *turn) admit(o Order) {
 	for _, d := range o.Jobs {
 		t.p.LastJob++
 		t.p.Jobs = append(t.p.Jobs, Job{
-			ID: t.p.LastJob, Run: o.Run.Key, Name: d.Name, RunsOn: d.RunsOn, Timeout: d.Timeout, RetrySafe: d.RetrySafe, State: Queued,
+			ID: t.p.LastJob, Run: o.Run.Key, Name: d.Name, RunsOn: d.RunsOn, Timeout: d.Timeout, RetrySafe: d.RetrySafe,
+			State: Queued, Since: t.now,
 		})
 		t.keep(jobRecord(t.p.LastJob), definition{Run: o.Run, Clone: o.Clone, Job: d}, 0)
 	}
@@ -413,8 +415,12 @@ func (r Run) done(jobs []prmanager.Job) []prmanager.Job {
 				j.Attempt = l.Attempt
 			}
 		}
-		if is == InfraLost {
+		switch is {
+		case InfraLost:
 			j.Note = "The runner was lost"
+		case Abandoned:
+			j.Note = "No runner took the job within a day"
+		case InProgress, Started, Success, Failure, Cancelled, Expired:
 		}
 		jobs = append(jobs, j)
 	}
@@ -438,7 +444,7 @@ func (r Result) check() forge.CheckState {
 		return forge.CheckCancelled
 	case InProgress:
 		return forge.CheckQueued
-	case Failure, InfraLost, Expired:
+	case Failure, InfraLost, Expired, Abandoned:
 	}
 	return forge.CheckFailure
 }
@@ -498,6 +504,17 @@ func (t *turn) elapse() {
 			own.TimedOut, own.CancelAt = true, t.now
 		}
 	}
+	for _, j := range slices.Clone(t.p.Jobs) {
+		waited := t.now.Sub(j.Since) - AbandonAfter
+		switch {
+		case j.State != Queued || waited < 0:
+		case waited > LateWake: // while no server was up no runner could come
+			t.p.job(j.ID).Since, t.changed = t.now.Add(AcceptTTL-AbandonAfter), true
+		default:
+			t.pass(whyAbandoned)
+			t.finish(j.ID, Abandoned)
+		}
+	}
 }
 
 // late says whether a lease ran out so long ago that no server can have been up since.
@@ -518,7 +535,7 @@ func (t *turn) expire(k Task) {
 		t.conclude(k, Cancelled)
 		return
 	}
-	j.State = Queued
+	j.State, j.Since = Queued, t.now
 	j.Attempts--
 	t.p.Version++
 	t.close(k, Expired)
@@ -533,7 +550,7 @@ func (t *turn) lose(k Task) {
 		t.finish(j.ID, InfraLost)
 		return
 	}
-	j.State, j.Avoid, j.AvoidTill = Queued, k.Runner, t.now.Add(AcceptTTL)
+	j.State, j.Since, j.Avoid, j.AvoidTill = Queued, t.now, k.Runner, t.now.Add(AcceptTTL)
 	t.p.task(k.ID).State = TaskLost
 	t.p.Version++
 	t.tell(j.Run)

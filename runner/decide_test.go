@@ -210,6 +210,39 @@ func TestStories(t *testing.T) {
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
 			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks)+len(b.p.Runs), 0)
 		},
+		"a job that no runner takes fails after a day": func(b *bench) {
+			odd := spec("odd", false)
+			odd.RunsOn = []string{"windows"}
+			b.want("r", spec("one", false), odd)
+			b.fetch("A", k1)
+			b.says("A", 1, Success, VerdictGood)
+			b.pass(AbandonAfter - time.Second)
+			b.expect("still waits", b.jobs(), "odd queued 0; one success 1")
+			b.pass(2 * time.Second)
+			b.expect("end", b.jobs(), "odd failure 0 No runner took the job within a day; one success 1")
+			b.expect("told", b.states()[len(b.states())-1], forge.CheckFailure)
+			b.expect("left over", len(b.p.Jobs)+len(b.p.Runs), 0)
+		},
+		"a job whose runner was lost waits a day anew": func(b *bench) {
+			b.want("r", spec("one", true))
+			b.pass(AbandonAfter - time.Minute)
+			b.fetch("A", k1)
+			b.says("A", 1, InProgress, "")
+			b.pass(HeartbeatTTL)
+			b.expect("queued again", b.p.Jobs[0].Since, b.now)
+			b.pass(AbandonAfter - time.Second)
+			b.expect("taken", b.fetch("A", k2), fetched{Task: 2})
+		},
+		"a day in which no server was up is no runner's fault": func(b *bench) {
+			b.want("r")
+			b.now = b.now.Add(2 * AbandonAfter)
+			b.turn()
+			b.expect("still there", len(b.p.Jobs), 1)
+			b.pass(AcceptTTL - time.Second)
+			b.expect("taken", b.fetch("A", k1), fetched{Task: 1})
+			b.pass(AcceptTTL + time.Second)
+			b.expect("the day begins anew", b.wake, b.p.Jobs[0].Since.Add(AbandonAfter))
+		},
 		"identical calls get one task": func(b *bench) {
 			b.want("r", spec("one", false), spec("two", false))
 			b.fetch("A", k1)

@@ -30,6 +30,8 @@ const (
 	CancelGrace = 60 * time.Second
 	// LateWake: deadlines missed by more than this were missed because no server was up, not because runners were silent.
 	LateWake = 30 * time.Second
+	// AbandonAfter is how long a job waits for a runner; as with Forgejo's ABANDONED_JOB_TIMEOUT, its default.
+	AbandonAfter = 24 * time.Hour
 )
 
 const (
@@ -123,6 +125,7 @@ type Job struct {
 	Timeout   time.Duration `json:"timeout"`
 	RetrySafe bool          `json:"retry_safe,omitempty"`
 	State     JobState      `json:"state"`
+	Since     time.Time     `json:"since"`              // when it was queued, the last time
 	Attempts  int           `json:"attempts,omitempty"` // tasks that were accepted, or are leased
 	Avoid     string        `json:"avoid,omitempty"`    // uuid of the runner that was lost with it
 	AvoidTill time.Time     `json:"avoid_till,omitzero"`
@@ -175,6 +178,7 @@ const (
 	Cancelled  Result = "cancelled"
 	InfraLost  Result = "infra_lost" // the runner was lost and the job may not run again
 	Expired    Result = "expired"    // of a task only: never accepted
+	Abandoned  Result = "abandoned"  // of a job only: no runner took it
 )
 
 func (p Pool) clone() Pool {
@@ -249,6 +253,11 @@ func (p *Pool) deadline(t Task) time.Time {
 func (p *Pool) wake() (at time.Time) {
 	for _, t := range p.Tasks {
 		if d := p.deadline(t); !d.IsZero() && (at.IsZero() || d.Before(at)) {
+			at = d
+		}
+	}
+	for _, j := range p.Jobs {
+		if d := j.Since.Add(AbandonAfter); j.State == Queued && (at.IsZero() || d.Before(at)) {
 			at = d
 		}
 	}

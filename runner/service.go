@@ -517,7 +517,7 @@ func (r Result) message() runnerv1.Result {
 		return runnerv1.Result_RESULT_SUCCESS
 	case Failure:
 		return runnerv1.Result_RESULT_FAILURE
-	case Cancelled, InfraLost, Expired:
+	case Cancelled, InfraLost, Expired, Abandoned:
 	}
 	return runnerv1.Result_RESULT_CANCELLED
 }

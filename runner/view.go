@@ -123,6 +123,8 @@ func (r Result) word() string {
 		return "queued"
 	case InfraLost:
 		return "runner lost"
+	case Abandoned:
+		return "no runner took it"
 	case Started, Success, Failure, Cancelled, Expired:
 	}
 	return string(r)
