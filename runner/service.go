@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	pingv1 "code.gitea.io/actions-proto-go/ping/v1"
@@ -36,7 +37,7 @@ const (
 
 const (
 	readLimit   = 32 << 20 // of one report: rows that are refused would be sent again for ever
-	smallLimit  = 1 << 20  // of any other call; also of a report whose sender was not looked at before it is read
+	smallLimit  = 1 << 20  // of any other call
 	lateFetch   = 500 * time.Millisecond
 	fetchRounds = 20
 )
@@ -84,6 +85,7 @@ type Service struct {
 	secret func(repo forge.Repo) map[string]string
 	source func(instance string) (Source, error)
 	log    *zap.Logger
+	met    sync.Map // uuid and hash of the token of callers that were runners; some may have been removed since
 	calls  *prometheus.CounterVec
 	accept prometheus.Histogram
 }
@@ -128,6 +130,7 @@ func (s *Service) Handler() http.Handler {
 		service, handler := h()
 		mux.Handle(service, handler)
 	}
+	open := map[string]bool{pingv1connect.PingServicePingProcedure: true, runnerv1connect.RunnerServiceRegisterProcedure: true}
 	known := map[string]bool{
 		pingv1connect.PingServicePingProcedure: true, runnerv1connect.RunnerServiceRegisterProcedure: true,
 		runnerv1connect.RunnerServiceDeclareProcedure: true, runnerv1connect.RunnerServiceFetchTaskProcedure: true,
@@ -140,13 +143,9 @@ func (s *Service) Handler() http.Handler {
 			_ = refuse.Write(w, r, connect.NewError(connect.CodeUnimplemented, errors.New("no such call")))
 			return
 		}
-		if large[r.URL.Path] && !small(r) {
-			p, err := s.see(r.Context())
-			if err == nil {
-				err = callerOf(r.Header).check(p)
-			}
-			if err != nil {
-				_ = refuse.Write(w, r, s.failed(r.Context(), "a large report", err))
+		if !open[r.URL.Path] {
+			if err := s.meet(r.Context(), callerOf(r.Header)); err != nil {
+				_ = refuse.Write(w, r, s.failed(r.Context(), r.URL.Path, err))
 				return
 			}
 		}
@@ -154,10 +153,21 @@ func (s *Service) Handler() http.Handler {
 	}))
 }
 
-// small says whether a call is sure to need little memory before its sender is known.
-func small(r *http.Request) bool {
-	return r.ContentLength >= 0 && r.ContentLength <= smallLimit && r.Header.Get("Content-Encoding") == "" &&
-		!strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") // whose messages may be packed one by one
+// meet turns strangers away before anything of theirs is read, and before they could stand in the line of the pool's
+// decisions, where runners would wait behind them. Whether a caller still is a runner the decision says.
+func (s *Service) meet(ctx context.Context, who caller) error {
+	key := who.uuid + "/" + hashed(who.token)
+	if _, ok := s.met.Load(key); ok {
+		return nil
+	}
+	p, err := s.see(ctx)
+	if err == nil {
+		err = who.check(p)
+	}
+	if err == nil {
+		s.met.Store(key, nil)
+	}
+	return err
 }
 
 // ask is one decision of the pool; nothing is saved if nothing has changed.
@@ -239,7 +249,14 @@ var (
 func (c calls) Register(ctx context.Context, r *connect.Request[runnerv1.RegisterRequest]) (*connect.Response[runnerv1.RegisterResponse], error) {
 	id, secret := uuid.NewString(), random()
 	var runner Runner
-	err := c.s.ask(ctx, func(t *turn) error {
+	p, err := c.s.see(ctx)
+	if err == nil && !p.invites(r.Msg.GetToken()) {
+		err = errBadToken
+	}
+	if err != nil {
+		return nil, c.s.failed(ctx, "Register", err)
+	}
+	err = c.s.ask(ctx, func(t *turn) error {
 		var ok bool
 		if runner, ok = t.register(r.Msg.GetToken(), id, secret, r.Msg.GetName(), r.Msg.GetVersion(), r.Msg.GetLabels()); !ok {
 			return errBadToken

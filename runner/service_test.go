@@ -518,6 +518,36 @@ func TestLargeCalls(t *testing.T) {
 	}
 }
 
+// Strangers do not stand in the line of the pool's decisions, where runners would wait behind them.
+func TestStrangersDoNotQueue(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	within, leave, left := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		left <- s.ask(t.Context(), func(*turn) error { close(within); <-leave; return nil })
+	}()
+	<-within
+	code := func(_ any, err error) connect.Code { return connect.CodeOf(err) }
+	stranger := &peer{t: t, uuid: p.uuid, token: "x"}
+	c := runnerv1connect.NewRunnerServiceClient(network, s.url, stranger.with(""))
+	if got := code(c.FetchTask(t.Context(), connect.NewRequest(&runnerv1.FetchTaskRequest{}))); got != connect.CodeUnauthenticated {
+		t.Errorf("a stranger's FetchTask: %v", got)
+	}
+	if got := code(c.Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Token: "x", Labels: []string{"linux"}}))); got != connect.CodeInvalidArgument {
+		t.Errorf("a stranger's Register: %v", got)
+	}
+	close(leave)
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove(t.Context(), p.uuid); err != nil {
+		t.Fatal(err)
+	}
+	if got := code(p.keyed(s, "")); got != connect.CodeUnauthenticated {
+		t.Errorf("a runner that was removed: %v", got)
+	}
+}
+
 // counted says how much was read.
 type counted struct {
 	io.Reader

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -52,6 +53,11 @@ func (t *turn) invite(i RegistrationToken) {
 		}
 	}
 	t.p.Tokens, t.changed = kept, true
+}
+
+// invites says whether there is such a registration token. Whether it still is good the decision says.
+func (p Pool) invites(token string) bool {
+	return slices.ContainsFunc(p.Tokens, func(o RegistrationToken) bool { return same(o.Hash, token) })
 }
 
 // register admits a runner if its token is one of ours. Its labels are those of the token that it asks for; they are
