@@ -274,3 +274,35 @@ func FuzzMembers(f *testing.F) {
 		}
 	})
 }
+
+// A token that writes too fast is told to come again; it may read, others may write, and nothing was stored under its key.
+func TestTokenWritesTooFast(t *testing.T) {
+	w := begin(t)
+	if w.service.opt.Burst != 1000 {
+		t.Errorf("outside of tests a token writes %d times at once", w.service.opt.Burst)
+	}
+	w.serve(Options{Burst: 3})
+	still := w.now() // so that nothing comes back while the test runs
+	w.service.opt.Now = func() time.Time { return still.Add(time.Duration(w.ahead.Load())) }
+	run := w.want(w.create(`{"context":"ci","state":"pending"}`), http.StatusAccepted).at("run.id")
+	w.want(w.update(run, `{"state":"running"}`), http.StatusAccepted)
+	w.want(w.old(`{"state":"running","name":"old"}`), http.StatusCreated)
+	const again = `{"context":"again","state":"pending"}`
+	for form, a := range map[string]answer{
+		"create": w.create(again, "Idempotency-Key", "again"),
+		"update": w.update(run, `{"state":"success"}`),
+		"old":    w.old(`{"state":"success","name":"old"}`),
+	} {
+		if w.want(a, http.StatusTooManyRequests); a.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %v", form, a.header)
+		}
+	}
+	w.want(w.ask(http.MethodGet, w.list(), ""), http.StatusOK)
+	elsewhere, err := Issue(t.Context(), w.engine, Grant{Repos: w.grant().Repos}, 0)
+	w.must(err)
+	w.want(w.create(`{"context":"other","state":"pending"}`, "Authorization", "Bearer "+elsewhere), http.StatusAccepted)
+	w.ahead.Add(int64(10 * time.Second))
+	if a := w.want(w.create(again, "Idempotency-Key", "again"), http.StatusAccepted); a.header.Get("Idempotency-Replayed") != "" {
+		t.Error("what was refused was stored")
+	}
+}

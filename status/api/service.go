@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/state"
@@ -27,7 +28,7 @@ type Store interface {
 	List(ctx context.Context, index, prefix string, limit int) ([]state.Entry, error)
 }
 
-// Options of a Service. All but the last two are needed.
+// Options of a Service. All but the last three are needed.
 type Options struct {
 	Clients *status.Clients
 	Store   Store
@@ -35,6 +36,9 @@ type Options struct {
 	Log     *zap.Logger
 	// Wait is how long a call of version 1 waits for its turn before it is withdrawn; 10 s.
 	Wait time.Duration
+	// Burst is how many writes of one token this server takes at once; a tenth of it comes back each second. 1000: far
+	// above what the CI of a large organisation writes, and below what a client in a loop does.
+	Burst int
 	// Now says when tokens have expired; time.Now.
 	Now func() time.Time
 }
@@ -43,6 +47,7 @@ type Options struct {
 type Service struct {
 	opt      Options
 	handler  http.Handler
+	paces    sync.Map // *rate.Limiter, by id of the token
 	stopping chan struct{}
 	stop     func()
 }
@@ -53,6 +58,7 @@ func New(o Options) (*Service, error) {
 		o.Now = time.Now
 	}
 	o.Wait = cmp.Or(o.Wait, 10*time.Second)
+	o.Burst = cmp.Or(o.Burst, 1000)
 	s := &Service{opt: o, stopping: make(chan struct{})}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	description, err := describe()
@@ -136,6 +142,9 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, methods map[stri
 	if err := s.admit(c); err != nil {
 		return err
 	}
+	if c.Method != http.MethodGet && !s.paced(c) {
+		return refuse(http.StatusTooManyRequests, "too_many_requests", "the token writes too fast; send the same request again").with("Retry-After", "1")
+	}
 	if err := c.locate(); err != nil {
 		return err
 	}
@@ -195,6 +204,18 @@ func (s *Service) admit(c *call) error {
 	}
 	c.grant, c.by = g, status.Caller{Principal: g.ID}
 	return nil
+}
+
+// paced says whether the token may write now. A token of one run has its bound in the updates of that run.
+func (s *Service) paced(c *call) bool {
+	if c.scope != nil {
+		return true
+	}
+	pace, ok := s.paces.Load(c.grant.ID)
+	if !ok {
+		pace, _ = s.paces.LoadOrStore(c.grant.ID, rate.NewLimiter(rate.Limit(s.opt.Burst)/10, s.opt.Burst))
+	}
+	return pace.(*rate.Limiter).AllowN(s.opt.Now(), 1)
 }
 
 func (c *call) instance() string { return c.grant.Repos[0].Instance }

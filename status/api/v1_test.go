@@ -178,6 +178,7 @@ func TestOldFormDoesNotOverrideWhatCameLater(t *testing.T) {
 	w.want(w.create(`{"context":"ci","state":"success","description":"newer"}`), http.StatusAccepted)
 	h.free()
 	w.want(<-waiting, http.StatusCreated, `"description":"older"`)
+	w.until("the newer one has come", func() bool { return len(w.pushed("ci")) > 0 })
 	if got := w.pushed("ci"); !slices.Equal(got, []string{"success newer"}) {
 		t.Errorf("pushed %q", got)
 	}
