@@ -8,7 +8,7 @@ COUNT    ?= 10
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test e2e race lint fmt bench fuzz soak demo
+.PHONY: help build test e2e npm race lint fmt bench fuzz soak demo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ test: ## vet, and all tests on a real Redis; CI runs this and e2e
 	$(GO) vet ./...
 	$(GO) test -shuffle=on -timeout 10m ./...
 
-e2e: ## jobs on a stock Gitea runner, built here, the first time from the Go proxy; SIGNALBOX_E2E_RUNNER=PATH takes another (Forgejo); statuses from a GitLab client of npm's
+e2e: ## jobs on a stock Gitea runner, built here, the first time from the Go proxy; SIGNALBOX_E2E_RUNNER=PATH takes another (Forgejo)
 	$(GO) test -tags e2e -count=1 -timeout 10m ./e2e
+
+npm: ## statuses from a GitLab client of npm's (needs Node and npm; CI does not run it)
+	$(GO) test -tags e2e,npm -run Gitbeaker -count=1 -timeout 10m ./e2e
 
 race: ## all tests under the race detector (needs a C compiler)
 	@build/redis.sh
