@@ -576,7 +576,11 @@ func TestStatusTokenCommands(t *testing.T) {
 		return strings.TrimSpace(out.String() + errs.String())
 	}
 	wrong(direct)
-	w.token = direct(exitOK, "status", "token", "--project", "gitlab:octo/hello", "--for", "2h")
+	var made struct{ Token string }
+	if err := json.Unmarshal([]byte(direct(exitOK, "status", "token", "--project", "gitlab:octo/hello", "--for", "2h", "--output", "json")), &made); err != nil {
+		t.Fatal(err)
+	}
+	w.token = made.Token
 	w.serve(1)
 	if a := w.ask(http.MethodGet, w.list(sha), "", ""); a.code != http.StatusOK {
 		t.Errorf("with a token made on the store: %d %s", a.code, a.text)

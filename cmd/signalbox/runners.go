@@ -166,6 +166,7 @@ type runnerTokenCmd struct {
 	Labels   []string      `required:"" help:"Labels that a runner may have, separated by commas."`
 	For      time.Duration `default:"1h" help:"How long the token is good."`
 	Many     bool          `help:"Let it register any number of runners; without this, one."`
+	Output   string        `enum:"text,json" default:"text" help:"text or json."`
 }
 
 func (runnerTokenCmd) Help() string { return "Example:\n  signalbox runner token --labels linux,big" }
@@ -184,6 +185,9 @@ func (c runnerTokenCmd) Run(ctx context.Context, p process) (err error) {
 	out, err := op.invite(ctx, invitation{c.Labels, c.For.String(), !c.Many})
 	if err != nil {
 		return err
+	}
+	if c.Output == "json" {
+		return printJSON(p.out, out)
 	}
 	_, err = fmt.Fprintln(p.out, out.Token)
 	return err

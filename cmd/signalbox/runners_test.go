@@ -57,7 +57,14 @@ func TestRunnerCommands(t *testing.T) {
 	if out := command(exitOK, "runner", "list"); out != "no runner is registered" {
 		t.Errorf("%q", out)
 	}
-	token := command(exitOK, "runner", "token", "--labels", "linux,big")
+	var invited struct{ Token string }
+	if err := json.Unmarshal([]byte(command(exitOK, "runner", "token", "--labels", "linux,big", "--output", "json")), &invited); err != nil {
+		t.Fatal(err)
+	}
+	token := invited.Token
+	if again := command(exitOK, "runner", "token", "--labels", "linux"); len(again) != len(token) || strings.ContainsAny(again, `{" `) {
+		t.Errorf("as text: %q", again)
+	}
 	command(exitUsage, "runner", "token")
 	if code, body := post("Register", `{"token":"wrong","name":"one","labels":["linux"]}`); code != http.StatusBadRequest {
 		t.Errorf("%d %s", code, body)

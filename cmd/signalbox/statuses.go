@@ -224,6 +224,7 @@ type statusTokenCmd struct {
 	Project  []string      `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"What it may post to; may be given several times, for projects of one forge."`
 	Context  []string      `placeholder:"NAME" help:"Contexts that it may post, each a name or the beginning of names and then *. Without this, every context that belongs to nobody else."`
 	For      time.Duration `placeholder:"DURATION" help:"How long it is good. Without this, until it is revoked."`
+	Output   string        `enum:"text,json" default:"text" help:"text or json."`
 }
 
 func (statusTokenCmd) Help() string {
@@ -244,6 +245,9 @@ func (c statusTokenCmd) Run(ctx context.Context, p process) (err error) {
 	out, err := op.grantStatus(ctx, statusGrant{c.Project, c.Context, c.For.String(), operatorName()})
 	if err != nil {
 		return err
+	}
+	if c.Output == "json" {
+		return printJSON(p.out, out)
 	}
 	_, err = fmt.Fprintln(p.out, out.Token)
 	return err
