@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The numbers of engine.md's table of failures.
+// The numbers of the table of failures in docs/rules.md.
 const (
 	maxTries     = 25            // then a permitting or cosmetic entry becomes a dead letter
 	stuckAfter   = 3             // tries after which an entry that fails is no passing fault

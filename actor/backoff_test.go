@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The distances of engine.md's table of failures.
+// The distances of the table of failures in docs/rules.md.
 func TestBackoffs(t *testing.T) {
 	const samples = 2000
 	for n := 1; n <= 40; n++ {

@@ -17,7 +17,7 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
-// Where each row of engine.md's table of failures, and each promise about giving up, is held to. A test is named by its
+// Where each row of the table of failures in docs/rules.md, and each promise about giving up, is held to. A test is named by its
 // file and its name, a case of the stores' conformance suite by its sentence.
 func TestEveryFailureHasItsTest(t *testing.T) {
 	for row, tests := range map[string][]string{

@@ -1,4 +1,4 @@
-// Package alerts says when Signalbox needs a person (engine.md, "Failures"). It judges by the stores' indexes alone, once
+// Package alerts says when Signalbox needs a person (docs/rules.md, Failures). It judges by the stores' indexes alone, once
 // a minute and once for all instances: it is a subject like any other, whose document is the list of what stands. Each
 // alert has a name that never changes, fires by itself and clears by itself.
 package alerts

@@ -46,7 +46,7 @@ type Pull struct {
 	Author Actor  `json:"author"`
 	Head   Branch `json:"head"`
 	Base   Branch `json:"base"`
-	// UpdatedAt is the forge's clock. A live Pull older than a payload means that the API lags (gate.md P1).
+	// UpdatedAt is the forge's clock. A live Pull older than a payload means that the API lags (docs/rules.md P1).
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -71,7 +71,7 @@ type LabelEntry struct {
 }
 
 // CheckState is what a check shows. There is no neutral and no skipped on purpose: both satisfy a required check
-// (gate.md P10).
+// (docs/rules.md P10).
 type CheckState string
 
 // The states of a check, in the words of GitHub's check runs; forge adapters map them to what their forge has.
@@ -110,7 +110,7 @@ type Check struct {
 }
 
 // Run is one presubmit run to be started or cancelled. It carries only what may leave towards CI: SHAs, numbers,
-// our key, the repository; never a title, branch, login or label of the pull request (gate.md §8).
+// our key, the repository; never a title, branch, login or label of the pull request (docs/rules.md, What leaves).
 type Run struct {
 	Key        string `json:"key"` // run key, "sb1-" + 26 characters
 	Ref        Ref    `json:"ref"`
@@ -134,7 +134,7 @@ func FullSHA(s string) bool {
 	})
 }
 
-// Class says what a failed call means for the one who made it (engine.md, table of failures).
+// Class says what a failed call means for the one who made it (docs/rules.md, Failures).
 type Class int
 
 // The classes of a Fault.

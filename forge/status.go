@@ -1,6 +1,6 @@
 package forge
 
-// StatusState is what a client says of a run of its own, in the words of GitLab's commit statuses (status.md §1).
+// StatusState is what a client says of a run of its own, in the words of GitLab's commit statuses (docs/statuses.md).
 type StatusState string
 
 // The states of a Status.

@@ -3,7 +3,7 @@ package forge
 import "context"
 
 // Urgency says what a call is for, so that an adapter can keep the last of a credential's budget for what matters
-// (engine.md, failures): below 20 % cosmetic calls wait, below 5 % permitting ones too, shutting ones never.
+// (docs/rules.md, Failures): below 20 % cosmetic calls wait, below 5 % permitting ones too, shutting ones never.
 type Urgency int
 
 // The urgencies, most urgent first. A context without one is Shutting: looking a fact up never waits for a reserve.

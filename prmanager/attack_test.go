@@ -9,7 +9,7 @@ import (
 	"github.com/signalbox-ci/signalbox/status"
 )
 
-// The attacks of gate.md §7, as far as the decision alone withstands them. Each plays against a world whose state is
+// The attacks of docs/rules.md, as far as the decision alone withstands them. Each plays against a world whose state is
 // already what the attacker made it when our look comes.
 
 // attack begins with bob's pull request at a1, known and shut.

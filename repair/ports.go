@@ -100,7 +100,7 @@ type Pace struct {
 	Ask   time.Duration // requests to send a delivery again
 }
 
-// Unhurried is the pace of a service: at most 20 adoptions in any minute (gate.md §6), 60 comparisons, and a write to
+// Unhurried is the pace of a service: at most 20 adoptions in any minute (docs/rules.md, Adoption), 60 comparisons, and a write to
 // the forge each second, which is what GitHub asks of clients that write.
 func Unhurried() Pace {
 	return Pace{Adopt: 3200 * time.Millisecond, Known: time.Second, Ask: time.Second}

@@ -1,5 +1,5 @@
 // Package repair compares what Signalbox knows with the forge and asks the forge for deliveries that were lost
-// (gate.md §6). It decides nothing about a pull request: it only tells one that it should look at itself, slowly
+// (docs/rules.md, Adoption). It decides nothing about a pull request: it only tells one that it should look at itself, slowly
 // enough that webhooks that arrive meanwhile never wait for it.
 //
 // A sweep is a subject like any other, so it runs once and not per instance, and its timer is its due time. With a

@@ -417,7 +417,7 @@ func (t *decision) report(by Caller, key string, r Update) (Accepted, error) {
 
 func reportKey(run string) string { return "reported/" + run }
 
-// reported is what a client's state means for a triggered run: what was skipped tested nothing (gate.md P10).
+// reported is what a client's state means for a triggered run: what was skipped tested nothing (docs/rules.md P10).
 func reported(s forge.StatusState) forge.CheckState {
 	switch s {
 	case forge.StatusPending:

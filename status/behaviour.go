@@ -11,7 +11,7 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
-// Settle is how long after a call that may have left "not found" is not believed (engine.md, guarantee 6).
+// Settle is how long after a call that may have left "not found" is not believed (docs/rules.md E6).
 const Settle = 30 * time.Second
 
 const (
@@ -222,7 +222,7 @@ func done(id string, early bool) actor.Outcome {
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt{ID: id, Early: early})}
 }
 
-// Outcome is the one place where a forge's fault becomes the engine's word for it (engine.md, failures); pull
+// Outcome is the one place where a forge's fault becomes the engine's word for it (docs/rules.md, Failures); pull
 // requests use it too.
 func Outcome(err error) actor.Outcome {
 	f := forge.Classify(err)

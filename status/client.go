@@ -16,7 +16,7 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
-// Code names why a request of a client was refused (status.md §1, error codes).
+// Code names why a request of a client was refused (docs/statuses.md, Errors).
 type Code string
 
 // The codes of a Refusal.
@@ -59,7 +59,7 @@ type Target struct {
 // Subject is the subject of the commit.
 func (t Target) Subject() state.Subject { return Subject(t.Repo, t.SHA) }
 
-// Key makes a request idempotent for 24 h (status.md, "Idempotency and dedupe"). The zero Key does not.
+// Key makes a request idempotent for 24 h (docs/statuses.md). The zero Key does not.
 type Key struct {
 	Scope string // whatever sets the caller's keys apart: method, path and the Idempotency-Key
 	Body  string // digest of the request's body

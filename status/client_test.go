@@ -140,7 +140,7 @@ func TestClientLife(t *testing.T) {
 	}
 }
 
-// The rules 1 to 6 of status.md, each broken once.
+// The rules of order (docs/statuses.md), each broken once.
 func TestOrderingRules(t *testing.T) {
 	t.Run("1 attempts are counted by creates", func(t *testing.T) {
 		l := newLoop(t)

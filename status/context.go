@@ -25,7 +25,7 @@ const (
 	pastLife = 14 * 24 * time.Hour
 )
 
-// Read-backs after a push (status.md, "on the engine").
+// Read-backs after a push (docs/statuses.md).
 const (
 	readSoon = 2 * time.Minute
 	readLate = time.Hour
@@ -189,7 +189,7 @@ func (c *Context) newest() Said {
 	return s
 }
 
-// overrules says why s does not take effect (status.md, rules 3 to 5); "" = it does.
+// overrules says why s does not take effect (docs/statuses.md, 1, 3 and 4); "" = it does.
 func (c *Context) overrules(s Said) string {
 	e := c.Effective
 	switch {

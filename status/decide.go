@@ -49,7 +49,7 @@ const (
 	noPull     = "No open pull request has this commit as its head."
 )
 
-// gateFace is the rule of the gate check (gate.md §5): success iff any open pull request at the SHA has a standing
+// gateFace is the rule of the gate check (docs/rules.md, Gate check): success iff any open pull request at the SHA has a standing
 // grant; else action_required if any is open; else cancelled, but nothing where one was merged or none was ever open.
 // pulls are those of this gate, by number.
 func gateFace(g GateCheck, pulls []Pull) (Face, string) {
@@ -483,8 +483,8 @@ func (t *decision) gates() {
 }
 
 // runs wishes for the presubmit checks: one at a time for each name, since forges show the newest of a name; the
-// oldest run first, but no run of a pull request after a newer one of the same pull request is shown (status.md,
-// rule 5). One that is only on its way may still be taken back: it settles nothing.
+// oldest run first, but no run of a pull request after a newer one of the same pull request is shown
+// (docs/statuses.md, 1). One that is only on its way may still be taken back: it settles nothing.
 func (t *decision) runs() {
 	busy, newer := map[string]string{}, map[string]bool{}
 	keys := t.d.runsByAge()

@@ -148,7 +148,7 @@ func refuse(status int, o outcome, code, message string, cause error) answer {
 	return answer{status: status, outcome: o, code: code, message: message, cause: cause}
 }
 
-// ServeHTTP answers one delivery, as contract.md "HTTP" says.
+// ServeHTTP answers one delivery, as docs/rules.md, Answers, says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	instance := r.PathValue("instance")

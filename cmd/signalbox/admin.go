@@ -60,7 +60,7 @@ type ordered struct {
 const decideWait = 15 * time.Second
 
 // order tells the pull request, durably and in order with everything else that happens to it, and waits a while for
-// the decision. It is mail and no Ask, because the decision must look at the live pull request first (gate.md P1).
+// the decision. It is mail and no Ask, because the decision must look at the live pull request first (docs/rules.md P1).
 func (a admin) order(ctx context.Context, o order, wait time.Duration) (ordered, error) {
 	s, err := a.pull(ctx, o.Ref)
 	if err != nil {

@@ -45,7 +45,7 @@ type appOptions struct {
 	transport http.RoundTripper // towards forges
 }
 
-// stopWithin bounds an orderly stop: Cloud Run sends SIGKILL 10 s after SIGTERM (engine.md, guarantee 8).
+// stopWithin bounds an orderly stop: Cloud Run sends SIGKILL 10 s after SIGTERM (docs/rules.md E8).
 const stopWithin = 8 * time.Second
 
 // newApp builds the service and opens its store; nothing is handled before serve.

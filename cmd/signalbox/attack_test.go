@@ -17,7 +17,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
 )
 
-// The attacks of gate.md §7 that concern GitHub, against a real process, with a forge that the attacker changes between
+// The attacks of docs/rules.md that concern GitHub, against a real process, with a forge that the attacker changes between
 // our calls. Each names the change of our code that makes it fail. Elsewhere: T19 in process_crash_test.go (a crash at
 // every boundary), T20 in process_pause_test.go (a paused holder); T21 and T33 concern GitLab; T32 concerns runners.
 

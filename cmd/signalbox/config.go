@@ -73,7 +73,7 @@ func (g Gate) PresubmitName(t Trigger) string {
 	return g.Presubmit + " / " + t.Name()
 }
 
-// Hold is how long after an untrusted push a label is too early to have meant it (gate.md §4).
+// Hold is how long after an untrusted push a label is too early to have meant it (docs/rules.md, Hold).
 type Hold struct {
 	For    time.Duration
 	Strict bool // labels never grant where author or pusher is untrusted; elsewhere For holds
@@ -176,7 +176,7 @@ func or[T any](p *T, otherwise T) T {
 	return otherwise
 }
 
-// gate fills in the defaults of contract.md. Auto follows Trust of the same repository unless something was said.
+// gate fills in the defaults that the README lists. Auto follows Trust of the same repository unless something was said.
 func (k gateKeys) gate() Gate {
 	g := Gate{
 		Label:     or(k.label, "CICD"),

@@ -26,7 +26,7 @@ import (
 // The functions here read one value each. Their errors end in what was expected; they quote the value, except where
 // it is a secret.
 
-// TriggerKind is a way of starting presubmits (recipes.md).
+// TriggerKind is a way of starting presubmits (docs/recipes).
 type TriggerKind string
 
 // The kinds of trigger.

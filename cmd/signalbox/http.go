@@ -26,7 +26,7 @@ import (
 // adminPath begins the paths of the admin API.
 const adminPath = "/api/admin/v1/"
 
-// apiError is the body of every error answer (contract.md, "HTTP").
+// apiError is the body of every error answer (docs/rules.md, Answers).
 type apiError struct {
 	Error struct {
 		Code      string `json:"code"`

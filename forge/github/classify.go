@@ -18,7 +18,7 @@ import (
 )
 
 // classify is the one place where GitHub's refusals get their meaning, through go-github or ghinstallation, by the table
-// of engine.md; all else is the wire's. The text of the Fault holds what GitHub says of itself in "message".
+// of docs/rules.md; all else is the wire's. The text of the Fault holds what GitHub says of itself in "message".
 func classify(op string, err error) *forge.Fault {
 	a, ok := readAnswer(err)
 	if !ok {

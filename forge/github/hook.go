@@ -67,7 +67,7 @@ func (h *Hook) Verify(header http.Header, body []byte) error {
 	return nil
 }
 
-// Route says where a verified delivery goes, by house.md §2; a ping and kinds that nobody handles are said to be so. The
+// Route says where a verified delivery goes, by docs/architecture.md; a ping and kinds that nobody handles are said to be so. The
 // error is a *forge.BadDelivery: a header is missing, the body is not JSON, or it names no subject. A body that names one
 // but is otherwise malformed is routed with an empty mail body and the Flaw.
 func (h *Hook) Route(header http.Header, body []byte) (forge.Routed, error) {

@@ -81,7 +81,7 @@ type runPayload struct {
 	event, sha, key string // also of a wreck
 }
 
-// runKey is a run key as a workflow's run-name shows it (recipes.md 2, 3).
+// runKey is a run key as a workflow's run-name shows it (docs/recipes/workflow-dispatch.md).
 var runKey = regexp.MustCompile(`\bsb1-[a-z2-7]{26}\b`)
 
 // keyIn finds the one run key of a title; "" where there is none, or where two contradict each other.

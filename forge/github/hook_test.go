@@ -589,7 +589,7 @@ func mail[T any](t *testing.T, to forge.Routed) (v T) {
 	return v
 }
 
-// Before the answer a delivery costs one signature and one decoding (limits.md §5).
+// Before the answer a delivery costs one signature and one decoding.
 func BenchmarkRoute(b *testing.B) {
 	body := []byte(bad(`"action":"opened"`, `"action":"opened","pad":"`+strings.Repeat("x", 200)+`","more":[`+strings.Repeat(`{"url":"https://api.github.com/repos/a/b","n":1,"t":true},`, 380)+`{}]`))
 	h := newHook(b, "s")

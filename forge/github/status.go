@@ -23,7 +23,7 @@ const maxTitle = 255
 //
 // What was skipped is a failure. GitHub counts a status for every pull request that has the commit, into whichever
 // branch and however late, so that nobody can know that the context is required nowhere; shown as success it would
-// pass there without a test (gate.md P10).
+// pass there without a test (docs/rules.md P10).
 func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusReceipt, error) {
 	if c.app != nil {
 		id, err := c.WriteCheck(ctx, checkOf(s))

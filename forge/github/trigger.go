@@ -37,7 +37,7 @@ func (c *Client) findRun(op string, list func(gh.ListOptions) (*gh.WorkflowRuns,
 	return forge.Receipt{}, false, nil
 }
 
-// titled says whether a run was dispatched for the key: the workflow puts it into its run-name (recipes.md 2, 3).
+// titled says whether a run was dispatched for the key: the workflow puts it into its run-name (docs/recipes/workflow-dispatch.md).
 // Only who may write to the repository can dispatch, so a title cannot be forged from outside.
 func titled(event, key string) func(*gh.WorkflowRun) bool {
 	return func(run *gh.WorkflowRun) bool {

@@ -11,7 +11,7 @@ import (
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
-// Approval is the trigger "actions_approval" (recipes.md 1): GitHub Actions holds back the runs of pull requests from
+// Approval is the trigger "actions_approval" (docs/recipes/actions-approval.md): GitHub Actions holds back the runs of pull requests from
 // outside, and starting means to approve those at exactly the granted commit. It never re-runs instead. There may be
 // several runs, now and later, so there is no receipt; where Actions holds nothing back (a trusted pull request)
 // starting is a no-op.

@@ -12,7 +12,7 @@ import (
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
-// Dispatch is the trigger "repository_dispatch" (recipes.md 3): event_type "signalbox", client_payload {key, pr, sha,
+// Dispatch is the trigger "repository_dispatch" (docs/recipes/repository-dispatch.md): event_type "signalbox", client_payload {key, pr, sha,
 // base_sha}. GitHub answers no run id, so a run is found again by its title, if the workflow puts the key there. A
 // crash between sending and recording may send it twice where the workflow does not: at least once.
 type Dispatch struct{ client *Client }

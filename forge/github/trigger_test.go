@@ -98,7 +98,7 @@ func TestDispatches(t *testing.T) {
 	}
 }
 
-// What leaves towards CI: hex, numbers, our key. Nothing an outsider wrote (gate.md §8).
+// What leaves towards CI: hex, numbers, our key. Nothing an outsider wrote (docs/rules.md, What leaves).
 func TestDispatches_payload(t *testing.T) {
 	w := tokenWorld(t)
 	pr := w.repo.OpenPR(w.outsider, sandbox.PROptions{Fork: true, Title: "$(evil)", Branch: "evil"})

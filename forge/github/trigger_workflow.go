@@ -14,7 +14,7 @@ import (
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
-// Workflow is the trigger "workflow:FILE@REF" (recipes.md 2): the workflow FILE is dispatched on the protected branch
+// Workflow is the trigger "workflow:FILE@REF" (docs/recipes/workflow-dispatch.md): the workflow FILE is dispatched on the protected branch
 // REF with the inputs signalbox (the run key), pr, sha and base_sha, all strings.
 type Workflow struct {
 	client    *Client

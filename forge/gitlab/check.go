@@ -16,7 +16,7 @@ import (
 
 var _ status.Checks = (*Client)(nil)
 
-// What GitLab takes (forges.md A1), and how far we look for our own.
+// What GitLab takes, and how far we look for our own.
 const (
 	maxField  = 255 // runes of a status' description, bytes of its URL
 	notePages = 10  // of 100 notes each

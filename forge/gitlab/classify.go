@@ -12,7 +12,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge/wire"
 )
 
-// classify is the one place where GitLab's refusals get their meaning, by the table of engine.md; all else is the wire's.
+// classify is the one place where GitLab's refusals get their meaning, by the failures of docs/rules.md; all else is the wire's.
 // The text of the Fault holds what GitLab says of itself in "message" or "error".
 func classify(op string, err error) *forge.Fault {
 	var refused *gl.ErrorResponse
@@ -54,7 +54,7 @@ func pause(h http.Header) time.Duration {
 	return wire.UntilReset(h, budget)
 }
 
-// class says what a status means. 409 is the lock of a commit (forges.md A1). A 403 is the credential's fault: GitLab
+// class says what a status means. 409 is the lock of a commit. A 403 is the credential's fault: GitLab
 // hides what we may not see behind 404, so that only a missing scope or role is left; being refused for what cannot be
 // done (an archived project) is told apart by its words.
 func class(status int, message string) forge.Class {

@@ -14,7 +14,7 @@ import (
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
-// Pipeline is the trigger "gitlab_pipeline" (recipes.md 5): a pipeline of the merge request, run in the target project,
+// Pipeline is the trigger "gitlab_pipeline" (docs/recipes/gitlab.md): a pipeline of the merge request, run in the target project,
 // which GitLab shows on the merge request by itself. GitLab takes no commit in that call, so what it answers is compared
 // with what was granted (attack T33).
 //

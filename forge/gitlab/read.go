@@ -106,7 +106,7 @@ func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.Label
 	return history, nil
 }
 
-// Trusted asks whether who satisfies the rule (gate.md P4), by id, inherited and shared memberships included. Write is
+// Trusted asks whether who satisfies the rule (docs/rules.md P4), by id, inherited and shared memberships included. Write is
 // Developer, maintain is Maintainer; the membership and the account must be active. The bots of access tokens and
 // service accounts are trusted by a user rule only; app rules fit nobody, since GitLab has no Apps.
 //

@@ -97,7 +97,7 @@ const noLog = "GitLab is repaired by comparing merge requests"
 const executable = "executable"
 
 // Failed lists nothing: GitLab keeps its recent events for two days and sends five of them again in a minute, so that
-// comparing merge requests is what repairs (forges.md B). It looks whether GitLab has disabled the project's hook to us,
+// comparing merge requests is what repairs. It looks whether GitLab has disabled the project's hook to us,
 // which loses events without a trace: 1 call, which takes a Maintainer. Hooks of groups are not seen.
 func (c *Client) Failed(ctx context.Context, repo forge.Repo, _ time.Time, _ string) ([]repair.Delivery, string, error) {
 	const op = "list webhooks"

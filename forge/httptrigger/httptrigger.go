@@ -1,4 +1,4 @@
-// Package httptrigger starts presubmits at any CI by one signed HTTP request (recipes.md 4).
+// Package httptrigger starts presubmits at any CI by one signed HTTP request (docs/recipes/http.md).
 //
 // A request is a POST of Payload in JSON, signed by the Standard Webhooks rules: webhook-id, webhook-timestamp and
 // webhook-signature, an HMAC-SHA256 of "id.timestamp.body" in base64 behind "v1,". The Idempotency-Key is the same for

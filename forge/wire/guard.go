@@ -36,7 +36,7 @@ type Guard struct {
 // NewGuard guards next, which it never closes; nil = a pool of its own.
 func NewGuard(next http.RoundTripper, base *url.URL) *Guard {
 	if next == nil {
-		// As many kept connections as there are turns in a process (engine.md 9): a forge may speak HTTP/1.1 only.
+		// As many kept connections as there are turns in a process (docs/rules.md E9): a forge may speak HTTP/1.1 only.
 		next = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64}
 	}
 	return &Guard{next, base}

@@ -38,7 +38,7 @@ type Told struct {
 	Pause time.Duration
 }
 
-// Shares of the budget, in percent, below which calls of an urgency wait (engine.md, failures).
+// Shares of the budget, in percent, below which calls of an urgency wait (docs/rules.md, Failures).
 const (
 	cosmeticReserve   = 20
 	permittingReserve = 5

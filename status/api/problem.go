@@ -17,7 +17,7 @@ import (
 	"github.com/signalbox-ci/signalbox/status"
 )
 
-// problem is an answer that is no success, as status.md's table has it. It never quotes what a client sent but for the
+// problem is an answer that is no success, as the table in docs/statuses.md has it. It never quotes what a client sent but for the
 // names of members.
 type problem struct {
 	status  int
