@@ -97,6 +97,9 @@ const (
 	// historyLag is how much older than its delivery a label entry may be before the history counts as lagging, and how
 	// much older than a label entry the live pull request may be before that does.
 	historyLag = 5 * time.Second
+	// lagsAtMost is the age from which a label entry says nothing of the live pull request any more: it may have been set
+	// without a change of updated_at.
+	lagsAtMost = 10 * time.Minute
 	// oursWithin is how far from a label write of ours its entry may be.
 	oursWithin = time.Minute
 )

@@ -111,7 +111,9 @@ func (t *turn) look(events []Event) {
 		}
 	}
 	for _, e := range t.f.History.Value {
-		newest = later(newest, e.At.Add(-historyLag)) // two clocks of one forge
+		if t.now.Sub(e.At) < lagsAtMost {
+			newest = later(newest, e.At.Add(-historyLag)) // two clocks of one forge
+		}
 	}
 	t.d.Adopting = t.d.Adopting || repair && !t.d.seen()
 	live := t.f.Live.Value
