@@ -477,32 +477,45 @@ func TestStatusGitLabsOwnClient(t *testing.T) {
 	}
 }
 
-// The same at GitHub: an App writes check runs, and a new run of a context makes a new one.
-func TestStatusAtGitHubIsACheckRun(t *testing.T) {
-	t.Parallel()
-	w := &ward{world: begin(t, fileStore(t), "SIGNALBOX_ADMIN_TOKEN="+wardAdmin)}
-	w.serve(1)
-	w.token = w.signalbox(exitOK, "status", "token", "--project", "github:octo/hello")
-	sha := w.repo.Tip("main")
-	shows := func(a statusAnswer, want string) string {
-		t.Helper()
-		if end := w.ends(a.Operation.ID, patience); end.State != "delivered" {
-			t.Errorf("%+v", end)
-		}
-		if got := w.repo.Gate(sha, "jenkins/unit"); got != want {
-			t.Errorf("GitHub shows %q, want %q", got, want)
-		}
-		return a.Run.ID
-	}
-	run := shows(w.accepts(http.MethodPost, w.list(sha), "1", `{"context":"jenkins/unit","state":"running","target_url":"https://ci.example/1"}`), "in_progress")
-	shows(w.accepts(http.MethodPatch, w.list(sha)+"/"+run, "2", `{"state":"success"}`), "success")
-	run = shows(w.accepts(http.MethodPost, w.list(sha), "3", `{"context":"jenkins/unit","state":"pending"}`), "queued")
-	shows(w.accepts(http.MethodPatch, w.list(sha)+"/"+run, "4", `{"state":"canceled"}`), "cancelled")
-	if a := w.ask(http.MethodPost, w.list(sha), "5", `{"context":"`+gateCheck+`","state":"success"}`); a.code != http.StatusForbidden || !strings.Contains(a.text, "context_owned") {
-		t.Errorf("%d %s", a.code, a.text)
-	}
-	if a := w.ask(http.MethodPost, w.list(sha), "6", `{"context":"Presubmit","state":"success"}`); a.code != http.StatusForbidden {
-		t.Errorf("%d %s", a.code, a.text)
+// The same at GitHub: an App writes check runs, and a new one for each run of a context; a token writes commit statuses.
+func TestStatusAtGitHub(t *testing.T) {
+	for name, shown := range map[string]map[string]string{
+		"App":   {"pending": "queued", "running": "in_progress", "success": "success", "canceled": "cancelled"},
+		"token": {"pending": "pending", "running": "pending", "success": "success", "canceled": "error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &ward{world: begin(t, fileStore(t), "SIGNALBOX_ADMIN_TOKEN="+wardAdmin)}
+			if name == "token" {
+				w.env = slices.DeleteFunc(w.env, func(kv string) bool {
+					return strings.HasPrefix(kv, "SIGNALBOX_GITHUB_APP_ID") || strings.HasPrefix(kv, "SIGNALBOX_GITHUB_PRIVATE_KEY")
+				})
+				w.env = append(w.env, "SIGNALBOX_GITHUB_TOKEN="+w.maya.Token)
+			}
+			w.serve(1)
+			w.token = w.signalbox(exitOK, "status", "token", "--project", "github:octo/hello")
+			sha := w.repo.Tip("main")
+			shows := func(a statusAnswer, state string) string {
+				t.Helper()
+				if end := w.ends(a.Operation.ID, patience); end.State != "delivered" {
+					t.Errorf("%+v", end)
+				}
+				if got := w.repo.Gate(sha, "jenkins/unit"); got != shown[state] {
+					t.Errorf("GitHub shows %q, want %q", got, shown[state])
+				}
+				return a.Run.ID
+			}
+			run := shows(w.accepts(http.MethodPost, w.list(sha), "1", `{"context":"jenkins/unit","state":"running","target_url":"https://ci.example/1"}`), "running")
+			shows(w.accepts(http.MethodPatch, w.list(sha)+"/"+run, "2", `{"state":"success"}`), "success")
+			run = shows(w.accepts(http.MethodPost, w.list(sha), "3", `{"context":"jenkins/unit","state":"pending"}`), "pending")
+			shows(w.accepts(http.MethodPatch, w.list(sha)+"/"+run, "4", `{"state":"canceled"}`), "canceled")
+			if a := w.ask(http.MethodPost, w.list(sha), "5", `{"context":"`+gateCheck+`","state":"success"}`); a.code != http.StatusForbidden || !strings.Contains(a.text, "context_owned") {
+				t.Errorf("%d %s", a.code, a.text)
+			}
+			if a := w.ask(http.MethodPost, w.list(sha), "6", `{"context":"Presubmit","state":"success"}`); a.code != http.StatusForbidden {
+				t.Errorf("%d %s", a.code, a.text)
+			}
+		})
 	}
 }
 
