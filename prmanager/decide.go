@@ -623,6 +623,11 @@ func (t *turn) effected(r actor.Result) {
 	what, key, _ := strings.Cut(r.Key, "/")
 	if r.Code == actor.Stale {
 		d.LiveDue = !t.live // the world has moved: whoever moved it may not have told us
+		// One that was asked for again before it was done has no grant any more that would end it.
+		if s, ok := d.Triggers[key]; ok && what == "run" && s.Stage == Superseded && s.Pending && d.Standing() == nil {
+			s.Stray, s.Undone, s.Settled = true, false, false
+			d.Triggers[key] = s
+		}
 		return
 	}
 	switch {

@@ -496,7 +496,10 @@ func (m *sim) run(reconcile string) {
 // pass lets time go by, in steps that miss no wake.
 func (m *sim) pass(d time.Duration) {
 	end := m.w.now.Add(d)
-	for {
+	for steps := 0; ; steps++ {
+		if steps > 2000 { // what goes on every second for hours would ask the forge as often
+			m.t.Fatalf("no rest in %s: %v", d, m.w.story[max(0, len(m.w.story)-20):])
+		}
 		at := m.wake
 		for _, e := range m.outbox {
 			if at.IsZero() || e.NotBefore.After(m.w.now) && e.NotBefore.Before(at) {
