@@ -55,7 +55,11 @@ func socketPath(c Store) string { return c.Path + ".sock" }
 
 // connect finds whoever can carry out an order: SIGNALBOX_URL, the socket beside the embedded file, a server on the
 // default port, and with none of them the store under its own lock. The function it answers must be called at the end.
-func connect(ctx context.Context, c Config) (operator, func() error, error) {
+func connect(ctx context.Context, s Settings, p process) (operator, func() error, error) {
+	c, err := s.ResolveOffline(p.environ, p.readFile)
+	if err != nil {
+		return nil, nil, err
+	}
 	none := func() error { return nil }
 	if c.URL != "" {
 		return client{c.URL, c.AdminToken, &http.Client{Timeout: askWithin}}, none, nil

@@ -27,11 +27,7 @@ func (c explainCmd) Run(ctx context.Context, p process) (err error) {
 	if err := checkRef(c.Ref); err != nil {
 		return err
 	}
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	r, err := openReader(ctx, cfg.Store)
+	r, err := look(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,7 @@ func (jobsListCmd) Help() string { return "Example:\n  signalbox jobs list --out
 
 // Run prints the jobs that need a person.
 func (c jobsListCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	r, err := openReader(ctx, cfg.Store)
+	r, err := look(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -166,11 +162,7 @@ func (c jobArgs) repair(ctx context.Context, p process, discard bool) (err error
 	if err != nil {
 		return usageError{err}
 	}
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}

@@ -73,11 +73,7 @@ func give(ctx context.Context, p process, s Settings, o order, output string) (e
 	if o.Reason = strings.TrimSpace(o.Reason); o.Reason == "" {
 		return usageError{errors.New("--reason is empty: expected why, for those who read the audit trail")}
 	}
-	cfg, err := s.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, s, p)
 	if err != nil {
 		return err
 	}

@@ -65,11 +65,7 @@ func (c redeliverCmd) Run(ctx context.Context, p process) error {
 
 // ask carries an order to the sweeps out and tells what became of it.
 func ask(ctx context.Context, p process, s Settings, output string, do func(operator) ([]ordered, error)) (err error) {
-	cfg, err := s.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, s, p)
 	if err != nil {
 		return err
 	}

@@ -173,11 +173,7 @@ func (runnerTokenCmd) Help() string { return "Example:\n  signalbox runner token
 
 // Run prints a token.
 func (c runnerTokenCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -202,11 +198,7 @@ func (runnerListCmd) Help() string { return "Example:\n  signalbox runner list" 
 
 // Run prints the runners.
 func (c runnerListCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	r, err := openReader(ctx, cfg.Store)
+	r, err := look(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -246,11 +238,7 @@ func (runnerRemoveCmd) Help() string {
 
 // Run takes the runner out.
 func (c runnerRemoveCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}

@@ -233,11 +233,7 @@ func (statusTokenCmd) Help() string {
 
 // Run prints a token.
 func (c statusTokenCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -262,11 +258,7 @@ func (statusListCmd) Help() string { return "Example:\n  signalbox status list" 
 
 // Run prints what tokens there are.
 func (c statusListCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	r, err := openReader(ctx, cfg.Store)
+	r, err := look(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -310,11 +302,7 @@ func (statusRevokeCmd) Help() string { return "Example:\n  signalbox status revo
 
 // Run ends the token.
 func (c statusRevokeCmd) Run(ctx context.Context, p process) (err error) {
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
@@ -345,11 +333,7 @@ func (c statusTransferCmd) Run(ctx context.Context, p process) (err error) {
 	if !shaForm.MatchString(c.SHA) {
 		return usageError{fmt.Errorf("--sha %q: expected the full commit, 40 or 64 hexadecimal digits in lower case", c.SHA)}
 	}
-	cfg, err := c.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return err
-	}
-	op, done, err := connect(ctx, cfg)
+	op, done, err := connect(ctx, c.Settings, p)
 	if err != nil {
 		return err
 	}
