@@ -305,7 +305,7 @@ func TestOneJobFromWishToVerdict(t *testing.T) {
 	if want := "1970-01-01T00:00:00.000Z one\n1970-01-01T00:00:00.000Z two\n1970-01-01T00:00:00.000Z three\n"; err != nil || more || text.String() != want {
 		t.Fatalf("log %q, more %v, %v", text.String(), more, err)
 	}
-	v, err := s.Run(t.Context(), "r")
+	v, err := s.became(t.Context(), "r")
 	if err != nil || !v.Known || v.Result != Success || len(v.Logs) != 1 || v.Logs[0].Task != id || !slices.Equal(v.Told, got[len(got)-1].Jobs) {
 		t.Fatalf("run %+v, %v", v, err)
 	}
@@ -852,7 +852,7 @@ func patiently(t *testing.T, s *server, r forge.Run) []prmanager.Report {
 		tick := time.NewTicker(20 * time.Millisecond)
 		over := false
 		for waiting := true; waiting && !over; {
-			v, err := s.Run(t.Context(), r.Key)
+			v, err := s.became(t.Context(), r.Key)
 			if err != nil {
 				t.Fatal(err)
 			}

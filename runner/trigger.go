@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -91,7 +90,7 @@ func (t *Trigger) Cancel(ctx context.Context, run forge.Run, _ forge.Receipt) er
 
 // State answers what became of the run, and of its jobs.
 func (t *Trigger) State(ctx context.Context, run forge.Run, _ forge.Receipt) (prmanager.RunState, error) {
-	v, err := t.service.Run(ctx, run.Key)
+	v, err := t.service.became(ctx, run.Key)
 	if err != nil {
 		return prmanager.RunState{}, fault("read run "+run.Key, forge.Retriable, err)
 	}
@@ -145,8 +144,8 @@ func (s *Service) cancel(ctx context.Context, key string) error {
 	})
 }
 
-// RunView is what became of a run.
-type RunView struct {
+// became is what became of a run.
+type became struct {
 	Known  bool
 	Result Result            // InProgress, Started, or how it ended
 	Jobs   map[string]Result // of the jobs that have ended
@@ -154,28 +153,25 @@ type RunView struct {
 	Told   []prmanager.Job // all of its jobs, as its pull request is told
 }
 
-// Run reads what became of a run.
-func (s *Service) Run(ctx context.Context, key string) (RunView, error) {
+// became reads what became of a run.
+func (s *Service) became(ctx context.Context, key string) (became, error) {
 	p, err := s.see(ctx)
 	if err != nil {
-		return RunView{}, err
+		return became{}, err
 	}
 	if r, open := p.Runs[key]; open {
-		return RunView{true, r.Told, r.Ended, r.Logs, p.told(r)}, nil
+		return became{true, r.Told, r.Ended, r.Logs, p.told(r)}, nil
 	}
 	for _, record := range []string{resultRecord(key), runRecord(key)} {
-		raw, err := s.store.Record(ctx, s.pool, record)
-		if errors.Is(err, state.ErrNotFound) {
+		var o outcome
+		found, err := s.read(ctx, record, &o)
+		if err != nil {
+			return became{}, err
+		}
+		if !found {
 			continue
 		}
-		var o outcome
-		if err == nil {
-			err = json.Unmarshal(raw, &o)
-		}
-		if err != nil {
-			return RunView{}, fmt.Errorf("read run %s: %w", key, err)
-		}
-		return RunView{true, o.Result, o.Jobs, o.Logs, Run{Ended: o.Jobs, Logs: o.Logs, URL: o.URL}.done(nil)}, nil
+		return became{true, o.Result, o.Jobs, o.Logs, Run{Ended: o.Jobs, Logs: o.Logs, URL: o.URL}.done(nil)}, nil
 	}
-	return RunView{}, nil
+	return became{}, nil
 }

@@ -28,7 +28,7 @@ type View struct {
 // JobView is one job of it.
 type JobView struct {
 	Name  string `json:"name"`
-	State string `json:"state"` // queued, assigned, running, success, failure, cancelled or runner lost
+	State string `json:"state"` // queued, assigned, running, success, failure, cancelled, runner lost or no runner took it
 }
 
 // Anchor is where the page of a run shows a job: the fragment of its address, without the "#".
