@@ -15,7 +15,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,7 +164,8 @@ func (h *house) open() {
 	actor.Register(e, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
 	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
 	s, err := runner.New(runner.Options{
-		Engine: e, Store: st, Pool: runner.Subject("test", "default"), Key: []byte("a key of the test"), Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+		Engine: e, Store: st, Pool: runner.Subject("test", "default"), Key: []byte("a key of the test"), URL: "http://house.invalid",
+		Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 		Secrets: func(forge.Repo) map[string]string { return h.secrets }, Source: func(string) (runner.Source, error) { return h, nil },
 	})
 	if err != nil {
@@ -279,15 +282,25 @@ func (h *house) verdict(want forge.CheckState) {
 	}
 }
 
-// log is the text of all tasks.
-func (h *house) log() string {
+// view is the run as the page that its check links shows it.
+func (h *house) view() runner.View {
 	h.t.Helper()
-	v, err := h.service.Run(h.t.Context(), h.run().Key)
+	is, err := runner.NewTrigger(h.service, h).State(h.t.Context(), h.run(), forge.Receipt{})
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	v, err := h.service.View(h.t.Context(), path.Base(is.Receipt.URL))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return v
+}
+
+// log is the text of all tasks.
+func (h *house) log() string {
+	h.t.Helper()
 	var b strings.Builder
-	for _, l := range v.Logs {
+	for _, l := range h.view().Logs {
 		fmt.Fprintf(&b, "== task %d, job %s, attempt %d\n", l.Task, l.Job, l.Attempt)
 		if _, _, err := h.service.WriteLog(h.t.Context(), &b, l.Task, 0); err != nil {
 			h.t.Fatal(err)
@@ -510,11 +523,7 @@ func TestKilledRunnerIsReplaced(t *testing.T) {
 	r.start() // declares itself: what is left of the lease is cut
 	until(t, "the task is lost", func() bool {
 		h.clock.forward(5 * time.Second)
-		v, err := h.service.Run(t.Context(), h.run().Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(v.Logs) == 2
+		return len(h.view().Logs) == 2
 	})
 	h.verdict(forge.CheckSuccess)
 }
@@ -638,11 +647,7 @@ func TestLabels(t *testing.T) {
 	newHand(t, h, "linux")
 	h.start()
 	until(t, "the first job is done", func() bool {
-		v, err := h.service.Run(t.Context(), h.run().Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v.Jobs["unit"] == runner.Success
+		return slices.Contains(h.view().Jobs, runner.JobView{Name: "unit", State: string(runner.Success)})
 	})
 	newHand(t, h, "arm")
 	h.verdict(forge.CheckSuccess)
