@@ -229,6 +229,7 @@ func FuzzRoute(f *testing.F) {
 		event, body := fixture(f, name)
 		f.Add(event, body)
 	}
+	forRecorded(f, func(_, event string, body []byte) { f.Add(event, body) })
 	h := newHook(f)
 	f.Fuzz(func(t *testing.T, event string, body []byte) {
 		to, err := h.Route(http.Header{"X-Gitlab-Event": {event}}, body)
