@@ -2,48 +2,127 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/alerts"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state"
+	statusapi "github.com/signalbox-ci/signalbox/status/api"
 )
 
-// admin is what operators may do, whether it is asked of a running server or done by a command on the store itself.
+// admin is what operators may do, whether it is asked of a running server or done by a command on the store itself. What
+// it does stands with the command that asks for it.
 type admin struct {
 	store  reader
 	engine *actor.Engine // nil for a command that only reads
 	forges []Forge       // whose sweeps take orders
+	wait   time.Duration // for a decision; 0 where nobody is there to decide
+}
+
+// adminPath begins the paths of the admin API.
+const adminPath = "/api/admin/v1/"
+
+// decideWait is how long a server waits to see an order decided.
+const decideWait = 15 * time.Second
+
+// adminAPI is served behind the token, and without one on the socket that only the file's owner may open.
+func adminAPI(a admin) http.Handler {
+	mux := http.NewServeMux()
+	offer(mux, "orders", a.order)
+	offer(mux, "repairs", a.repair)
+	offer(mux, "reconciliations", a.reconcile)
+	offer(mux, "redeliveries", a.redeliver)
+	offer(mux, "runner-tokens", a.invite)
+	offer(mux, "runner-removals", a.remove)
+	offer(mux, "status-tokens", a.grantStatus)
+	offer(mux, "status-revocations", a.revokeStatus)
+	offer(mux, "status-transfers", a.transferStatus)
+	mux.HandleFunc("GET "+adminPath+"jobs", func(w http.ResponseWriter, r *http.Request) {
+		jobs, err := a.jobs(r.Context())
+		finish(w, jobs, err)
+	})
+	mux.HandleFunc("GET "+adminPath+"alerts", func(w http.ResponseWriter, r *http.Request) {
+		standing, err := alerts.Read(r.Context(), a.store)
+		finish(w, standing, err)
+	})
+	return mux
+}
+
+// offer serves one thing that operators may do.
+func offer[In, Out any](mux *http.ServeMux, name string, do func(context.Context, In) (Out, error)) {
+	mux.HandleFunc("POST "+adminPath+name, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&in); err != nil {
+			fail(w, http.StatusBadRequest, "malformed", "the body is not what this path takes")
+			return
+		}
+		out, err := do(r.Context(), in)
+		finish(w, out, err)
+	})
+}
+
+// done is the answer of what has no other.
+type done struct {
+	Done bool `json:"done"`
+}
+
+func finish(w http.ResponseWriter, v any, err error) {
+	var usage usageError
+	switch {
+	case err == nil:
+		answer(w, http.StatusOK, v)
+	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter), errors.Is(err, errNoForge), errors.Is(err, errNoRepo),
+		errors.Is(err, errNoContext), errors.Is(err, statusapi.ErrNoToken), errors.Is(err, runner.ErrNoRunner):
+		fail(w, http.StatusNotFound, "not_found", err.Error())
+	case errors.As(err, &usage):
+		fail(w, http.StatusUnprocessableEntity, "invalid", err.Error())
+	case errors.Is(err, actor.ErrBusy), errors.Is(err, state.ErrFull), errors.Is(err, context.DeadlineExceeded):
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, "busy", err.Error())
+	default:
+		fail(w, http.StatusInternalServerError, "internal", "the store did not answer; the log says more")
+	}
 }
 
 // errUnknownPull: no document of ours has that name.
 var errUnknownPull = errors.New("no such pull request is known here; write it as INSTANCE:OWNER/REPO#NUMBER, with the names the forge shows (before its first event a pull request is not known)")
 
 // pull finds a pull request by what people type.
-func (a admin) pull(ctx context.Context, ref string) (state.Subject, error) {
+func (a admin) pull(ctx context.Context, ref string) (s state.Subject, v actor.View, d prmanager.PR, err error) {
 	rows, err := a.store.List(ctx, "name", ref, 10)
 	if err != nil {
-		return state.Subject{}, fmt.Errorf("find %s: %w", ref, err)
+		return s, v, d, fmt.Errorf("find %s: %w", ref, err)
 	}
 	for _, r := range rows {
 		if r.Label == ref && r.Subject.Kind == "pr" {
-			return r.Subject, nil
+			if v, err = actor.See(ctx, a.store, r.Subject); err == nil {
+				d, err = decodePR(v)
+			}
+			return r.Subject, v, d, err
 		}
 	}
-	return state.Subject{}, fmt.Errorf("%s: %w", ref, errUnknownPull)
+	return s, v, d, fmt.Errorf("%s: %w", ref, errUnknownPull)
 }
 
-// order is a break-glass approval or revocation.
-type order struct {
-	Ref    string `json:"ref"`
-	Revoke bool   `json:"revoke,omitempty"`
-	SHA    string `json:"sha,omitempty"`
-	By     string `json:"by"`
-	Reason string `json:"reason"`
+func decodePR(v actor.View) (prmanager.PR, error) {
+	var d prmanager.PR
+	if len(v.Doc) == 0 {
+		return d, nil
+	}
+	if err := json.Unmarshal(v.Doc, &d); err != nil {
+		return d, fmt.Errorf("decode the document: %w", err)
+	}
+	return d, nil
 }
 
 // ordered is what became of an order.
@@ -56,78 +135,48 @@ type ordered struct {
 	Story   string `json:"story,omitempty"`
 }
 
-// decideWait is how long a command waits to see its order decided.
-const decideWait = 15 * time.Second
-
-// order tells the pull request, durably and in order with everything else that happens to it, and waits a while for
-// the decision. It is mail and no Ask, because the decision must look at the live pull request first (docs/rules.md P1).
-func (a admin) order(ctx context.Context, o order, wait time.Duration) (ordered, error) {
-	s, err := a.pull(ctx, o.Ref)
-	if err != nil {
-		return ordered{}, err
+func (o ordered) String() string {
+	if !o.Decided {
+		o.Story = "stored; it is decided as soon as a server runs on this store"
 	}
-	doc, err := a.document(ctx, s)
-	if err != nil {
-		return ordered{}, err
-	}
-	id := s.Instance + ":order:" + uuid.NewString()
-	body := mustJSON(prmanager.Order{Ref: doc.Ref, Revoke: o.Revoke, SHA: o.SHA, By: o.By, Reason: o.Reason})
-	got, err := a.engine.Tell(ctx, state.Delivery{Subject: s, ID: id, Kind: prmanager.KindOrder, Format: prmanager.Format, Body: body})
-	if err != nil {
-		return ordered{}, err
-	}
-	out := ordered{Ref: o.Ref, Stored: true}
-	if out.Decided = a.decided(ctx, s, got.Seq, wait); out.Decided {
-		if doc, err = a.document(ctx, s); err != nil {
-			return out, err
-		}
-		g := doc.Standing()
-		out.Story = doc.Waits()
-		out.Refused = !o.Revoke && len(doc.Asked) == 0 && (g == nil || g.SHA != o.SHA)
-	}
-	return out, err
+	return o.Ref + ": " + o.Story
 }
 
-// decided waits until mail up to seq has been decided, at most as long as wait.
-func (a admin) decided(ctx context.Context, s state.Subject, seq int64, wait time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+// send tells a subject, durably and in order with everything else that happens to it, and waits a while for the
+// decision. It is mail and no Ask, because a decision must look at the forge first (docs/rules.md P1).
+func (a admin) send(ctx context.Context, s state.Subject, kind string, format int, order any) (v actor.View, decided bool, err error) {
+	got, err := a.engine.Tell(ctx, state.Delivery{Subject: s, ID: s.Instance + ":order:" + uuid.NewString(), Kind: kind, Format: format, Body: mustJSON(order)})
+	if err != nil {
+		return v, false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.wait)
 	defer cancel()
 	for {
-		if v, err := actor.See(ctx, a.store, s); err == nil && v.Seq >= seq {
-			return true
+		if v, err := actor.See(ctx, a.store, s); err == nil && v.Seq >= got.Seq {
+			return v, true, nil
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return v, false, nil
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-func (a admin) document(ctx context.Context, s state.Subject) (prmanager.PR, error) {
-	v, err := actor.See(ctx, a.store, s)
+// sendPull is send to a pull request; decided by d, if it is.
+func (a admin) sendPull(ctx context.Context, ref, kind string, order func(prmanager.PR) any) (out ordered, d prmanager.PR, err error) {
+	s, _, d, err := a.pull(ctx, ref)
 	if err != nil {
-		return prmanager.PR{}, err
+		return out, d, err
 	}
-	return decodePR(v)
-}
-
-// repair is an operator's word about one job.
-type repair struct {
-	Subject state.Subject `json:"subject"`
-	ID      string        `json:"id,omitempty"` // empty: the subject's quarantine
-	Discard bool          `json:"discard,omitempty"`
-	By      string        `json:"by"`
-}
-
-func (a admin) repair(ctx context.Context, r repair) error {
-	switch {
-	case r.ID == "" && r.Discard:
-		return usageError{errors.New("a quarantine cannot be discarded; retry releases it")}
-	case r.ID == "":
-		return a.engine.Release(ctx, r.Subject, r.By)
-	case r.Discard:
-		return a.engine.Discard(ctx, r.Subject, r.ID, r.By)
+	v, decided, err := a.send(ctx, s, kind, prmanager.Format, order(d))
+	if err != nil {
+		return out, d, err
 	}
-	return a.engine.Retry(ctx, r.Subject, r.ID, r.By)
+	if out = (ordered{Ref: ref, Stored: true, Decided: decided}); decided {
+		if d, err = decodePR(v); err == nil {
+			out.Story = d.Waits()
+		}
+	}
+	return out, d, err
 }

@@ -89,7 +89,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 		}
 	}
 	if cfg.runsJobs() {
-		if w.runners, err = serveRunners(w, st, log, metrics); err != nil {
+		if w.runners, err = w.serveJobs(st, log, metrics); err != nil {
 			return nil, fmt.Errorf("runners: %w", err)
 		}
 	}
@@ -111,18 +111,13 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges}}
-	a.handler = routes(edge, a.admin, cfg.AdminToken, st, &a.draining, metrics)
-	if w.runners != nil {
-		if a.handler, err = withRunners(a.handler, w.runners, &a.draining); err != nil {
-			return nil, err
-		}
-	}
-	if a.statuses, err = serveStatuses(w, st, now, log); err != nil {
+	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges, decideWait}}
+	a.statuses, err = statusapi.New(statusapi.Options{Clients: status.NewClients(engine, st, w.ours), Store: st, Secret: key, Log: log, Now: now})
+	if err != nil {
 		return nil, err
 	}
-	a.handler = withStatuses(a.handler, a.statuses)
-	return a, nil
+	a.handler, err = a.routes(edge, w.runners, metrics)
+	return a, err
 }
 
 // serve answers on ln, and on the embedded file's socket, until ctx ends; then it stops in order: readiness turns red,
@@ -193,24 +188,4 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("protect socket: %w", err), ln.Close())
 	}
 	return ln, nil
-}
-
-// remember compares a forge's address with the one this store was first used with: ids of one forge must never be
-// taken for another's.
-func remember(ctx context.Context, e *actor.Engine, f Forge) error {
-	s := state.Subject{Instance: f.Name, Project: "-", Kind: "system", Key: "forge"}
-	type known struct {
-		URL string `json:"url"`
-	}
-	_, err := actor.Ask(ctx, e, s, "", func(d known, _ time.Time) (actor.Step[known], error) {
-		if d.URL != "" && d.URL != f.APIURL {
-			return actor.Step[known]{}, fmt.Errorf("forge %s: this store was first used with %s, and the configuration says %s; "+
-				"give the new address a new instance name, or use a new store", f.Name, d.URL, f.APIURL)
-		}
-		return actor.Step[known]{Next: known{f.APIURL}}, nil
-	})
-	if err != nil {
-		return fmt.Errorf("remember forge %s: %w", f.Name, err)
-	}
-	return nil
 }

@@ -25,7 +25,7 @@ type checkCmd struct {
 	Settings `embed:""`
 	Fix      bool   `help:"Create what is missing where that is all there is to it: the gate label."`
 	Repo     string `arg:"" optional:"" placeholder:"REPO" help:"INSTANCE:OWNER/REPO, or OWNER/REPO where one forge is configured; without it, the repositories of the allow-list or of the App."`
-	Output   string `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (checkCmd) Help() string {
@@ -81,19 +81,24 @@ func (c checkCmd) Run(ctx context.Context, p process) error {
 		}
 		all = append(all, found...)
 	}
-	if err := all.print(p.out, c.Output); err != nil {
-		return err
-	}
 	n := 0
+	err = c.show(p.out, all, func(w io.Writer) {
+		for _, f := range all {
+			fmt.Fprintf(w, "%-8s %s: %s\n", f.Severity, f.Where, f.What)
+			if f.Mend != "" {
+				fmt.Fprintf(w, "         → %s\n", f.Mend)
+			}
+		}
+	})
 	for _, f := range all {
 		if f.Severity == isFailure {
 			n++
 		}
 	}
-	if n > 0 {
-		return fmt.Errorf("%d to be mended", n)
+	if err == nil && n > 0 {
+		err = fmt.Errorf("%d to be mended", n)
 	}
-	return nil
+	return err
 }
 
 // only is the repository that was named, the zero Repo if none was.
@@ -112,21 +117,6 @@ func (c checkCmd) only(cfg Config) (forge.Repo, error) {
 		return forge.Repo{}, usageError{fmt.Errorf("%s: %w", instance, errNoForge)}
 	}
 	return forge.Repo{Instance: instance, Name: name}, nil
-}
-
-func (f findings) print(w io.Writer, output string) error {
-	if output == "json" {
-		return printJSON(w, f)
-	}
-	b := &strings.Builder{}
-	for _, x := range f {
-		fmt.Fprintf(b, "%-8s %s: %s\n", x.Severity, x.Where, x.What)
-		if x.Mend != "" {
-			fmt.Fprintf(b, "         → %s\n", x.Mend)
-		}
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // store looks at where state is kept.

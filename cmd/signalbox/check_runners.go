@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +38,7 @@ func (x *examination) runners(ctx context.Context, r forge.Repo, where, branch s
 		x.found.add(isFailure, where, "on "+branch+" "+err.Error(), "mend the file: no run of it can start")
 		return
 	}
-	pool, err := x.pool(ctx)
+	pool, err := lookInto(ctx, x.cfg.Store, admin.runners)
 	if err != nil {
 		x.unread(where, "the list of runners", err, "run check where the store can be read")
 		return
@@ -65,18 +64,4 @@ func (x *examination) runners(ctx context.Context, r forge.Repo, where, branch s
 			x.found.add(isFine, where, "the job "+quote(j.Name)+" finds a runner", "")
 		}
 	}
-}
-
-// pool is the runners that are registered.
-func (x *examination) pool(ctx context.Context) (list []runner.Listed, err error) {
-	st, err := openReader(ctx, x.cfg.Store)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	s, err := admin{store: st}.pool()
-	if err != nil {
-		return nil, err
-	}
-	return s.List(ctx)
 }

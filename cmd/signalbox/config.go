@@ -124,6 +124,11 @@ func (c Config) Triggers() []Trigger {
 	return out
 }
 
+// runsJobs says whether any gate starts its presubmits on runners.
+func (c Config) runsJobs() bool {
+	return slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == Runner })
+}
+
 // Allowed says whether repo is on the allow-list; without a list every repository is.
 func (c Config) Allowed(repo forge.Repo) bool {
 	if len(c.repos) == 0 {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,7 +16,7 @@ import (
 type explainCmd struct {
 	Settings `embed:""`
 	Ref      string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
-	Output   string `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (explainCmd) Help() string { return "Example:\n  signalbox explain github:octo/hello#7" }
@@ -27,19 +26,11 @@ func (c explainCmd) Run(ctx context.Context, p process) (err error) {
 	if err := checkRef(c.Ref); err != nil {
 		return err
 	}
-	r, err := look(ctx, c.Settings, p)
+	story, err := look(ctx, c.Settings, p, func(a admin, ctx context.Context) (story, error) { return a.story(ctx, c.Ref) })
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	story, err := admin{store: r}.story(ctx, c.Ref)
-	if err != nil {
-		return err
-	}
-	if c.Output == "json" {
-		return printJSON(p.out, story)
-	}
-	return story.print(p.out)
+	return c.show(p.out, story, story.print)
 }
 
 // story is everything known of one pull request.
@@ -71,27 +62,8 @@ type line struct {
 	By     string    `json:"by,omitempty"`
 }
 
-func decodePR(v actor.View) (prmanager.PR, error) {
-	var d prmanager.PR
-	if len(v.Doc) == 0 {
-		return d, nil
-	}
-	if err := json.Unmarshal(v.Doc, &d); err != nil {
-		return d, fmt.Errorf("decode the document: %w", err)
-	}
-	return d, nil
-}
-
 func (a admin) story(ctx context.Context, ref string) (story, error) {
-	s, err := a.pull(ctx, ref)
-	if err != nil {
-		return story{}, err
-	}
-	v, err := actor.See(ctx, a.store, s)
-	if err != nil {
-		return story{}, err
-	}
-	d, err := decodePR(v)
+	s, v, d, err := a.pull(ctx, ref)
 	if err != nil {
 		return story{}, err
 	}
@@ -111,75 +83,65 @@ func (a admin) journal(ctx context.Context, s state.Subject) ([]line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the journal of %s: %w", s, err)
 	}
-	out := make([]line, 0, len(raw))
-	for _, b := range raw {
-		var l line
-		if err := json.Unmarshal(b, &l); err != nil {
-			return nil, fmt.Errorf("read the journal of %s: %w", s, err)
-		}
-		out = append(out, l)
+	out, err := lines(raw)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal of %s: %w", s, err)
 	}
 	return out, nil
 }
 
-// sentence is what the pull request waits for now.
-func (a admin) sentence(ctx context.Context, s state.Subject) (string, error) {
-	d, err := a.document(ctx, s)
-	if err != nil {
-		return "", err
+func lines(raw [][]byte) ([]line, error) {
+	out := make([]line, len(raw))
+	for i, b := range raw {
+		if err := json.Unmarshal(b, &out[i]); err != nil {
+			return nil, err
+		}
 	}
-	return d.Waits(), nil
+	return out, nil
 }
 
-func (s story) print(w io.Writer) error {
-	b := &strings.Builder{}
-	fmt.Fprintf(b, "%s  %s\n%s\n\n", s.Ref, s.State, s.Waits)
+func (s story) print(w io.Writer) {
+	fmt.Fprintf(w, "%s  %s\n%s\n\n", s.Ref, s.State, s.Waits)
 	for _, l := range s.Lines {
-		l.print(b)
+		l.print(w)
 	}
 	if len(s.Open) > 0 {
-		fmt.Fprintln(b, "\nnot done yet:")
+		fmt.Fprintln(w, "\nnot done yet:")
 		for _, e := range s.Open {
-			fmt.Fprintf(b, "  %s %s", e.Kind, e.Key)
+			fmt.Fprintf(w, "  %s %s", e.Kind, e.Key)
 			if e.LastError != "" {
-				fmt.Fprintf(b, "  (%d tries, last: %s)", e.Tries, e.LastError)
+				fmt.Fprintf(w, "  (%d tries, last: %s)", e.Tries, e.LastError)
 			}
-			fmt.Fprintln(b)
+			fmt.Fprintln(w)
 		}
 	}
 	if s.Unread > 0 {
-		fmt.Fprintf(b, "\n%d events are stored and not decided yet\n", s.Unread)
+		fmt.Fprintf(w, "\n%d events are stored and not decided yet\n", s.Unread)
 	}
 	for _, d := range s.Dead {
-		fmt.Fprintf(b, "\ndead letter %s since %s: signalbox jobs list says why\n", d.ID, d.At.Format(time.RFC3339))
+		fmt.Fprintf(w, "\ndead letter %s since %s: signalbox jobs list says why\n", d.ID, d.At.Format(time.RFC3339))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
-func (l line) print(b *strings.Builder) {
-	fmt.Fprintf(b, "%s  ", l.At.UTC().Format("2006-01-02 15:04:05"))
-	if l.Effect != "" {
-		fmt.Fprintf(b, "    %s %s: %s", l.Effect, l.Key, l.Code)
-		if l.Error != "" {
-			fmt.Fprintf(b, " (%s)", l.Error)
+func (l line) print(w io.Writer) {
+	fmt.Fprintf(w, "%s  ", l.At.UTC().Format(time.DateTime))
+	switch {
+	case l.Effect != "":
+		fmt.Fprintf(w, "    %s %s: %s", l.Effect, l.Key, l.Code)
+		for _, more := range []string{l.Error, l.Note} {
+			if more != "" {
+				fmt.Fprintf(w, " (%s)", more)
+			}
 		}
-		if l.Note != "" {
-			fmt.Fprintf(b, " (%s)", l.Note)
+	case l.By != "":
+		fmt.Fprintf(w, "%s: %s", l.By, strings.Join(l.Why, ", "))
+	default:
+		fmt.Fprint(w, strings.Join(l.In, "; "))
+		for _, more := range [][]string{l.Why, l.Did} {
+			if len(more) > 0 {
+				fmt.Fprint(w, " → ", strings.Join(more, ", "))
+			}
 		}
-		fmt.Fprintln(b)
-		return
 	}
-	if l.By != "" {
-		fmt.Fprintf(b, "%s: %s\n", l.By, strings.Join(l.Why, ", "))
-		return
-	}
-	fmt.Fprint(b, strings.Join(l.In, "; "))
-	if len(l.Why) > 0 {
-		fmt.Fprint(b, " → ", strings.Join(l.Why, ", "))
-	}
-	if len(l.Did) > 0 {
-		fmt.Fprint(b, " → ", strings.Join(l.Did, ", "))
-	}
-	fmt.Fprintln(b)
+	fmt.Fprintln(w)
 }

@@ -7,24 +7,16 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/signalbox-ci/signalbox/actor"
-	"github.com/signalbox-ci/signalbox/alerts"
 	"github.com/signalbox-ci/signalbox/runner"
-	"github.com/signalbox-ci/signalbox/state"
-	statusapi "github.com/signalbox-ci/signalbox/status/api"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
-
-// adminPath begins the paths of the admin API.
-const adminPath = "/api/admin/v1/"
 
 // apiError is the body of every error answer (docs/rules.md, Answers).
 type apiError struct {
@@ -58,16 +50,16 @@ func mustJSON(v any) []byte {
 	return b
 }
 
-// routes are the service's paths for the world.
-func routes(hooks http.Handler, a admin, token Secret, st store, draining *atomic.Bool, metrics prometheus.Gatherer) http.Handler {
+// routes are the service's paths for the world. runners is nil where no job runs on any.
+func (a *app) routes(hooks http.Handler, runners *runner.Service, metrics prometheus.Gatherer) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle(webhook.Pattern, hooks)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		switch err := st.Ping(r.Context()); {
-		case draining.Load():
+		switch err := a.store.Ping(r.Context()); {
+		case a.draining.Load():
 			fail(w, http.StatusServiceUnavailable, "draining", "this instance is stopping")
 		case err != nil:
 			fail(w, http.StatusServiceUnavailable, "store_unavailable", "the store does not answer")
@@ -76,20 +68,18 @@ func routes(hooks http.Handler, a admin, token Secret, st store, draining *atomi
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	operators := map[string]http.Handler{adminPath: adminAPI(a), "POST " + sweepPath: http.HandlerFunc(a.sweep)}
-	for pattern, h := range operators {
-		if token.Set() {
-			mux.Handle(pattern, bearer(token, h))
-			continue
-		}
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
-			fail(w, http.StatusNotFound, "admin_off", "the admin API is off: SIGNALBOX_ADMIN_TOKEN is not set on this server")
-		})
+	mux.Handle(adminPath, bearer(a.cfg.AdminToken, adminAPI(a.admin)))
+	mux.Handle("POST "+sweepPath, bearer(a.cfg.AdminToken, http.HandlerFunc(a.admin.sweep)))
+	for _, path := range []string{"/api/v1/", "/api/v2/", "/api/openapi.json"} {
+		mux.Handle(path, a.statuses.Handler())
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", "nothing is served at this path")
 	})
-	return mux
+	if runners == nil {
+		return mux, nil
+	}
+	return mux, serveRunners(mux, runners, &a.draining)
 }
 
 // bearer lets only those pass who know the token. Hashes are compared, so that not even its length shows in time.
@@ -97,82 +87,32 @@ func bearer(token Secret, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte("Bearer " + token.Reveal()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got := sha256.Sum256([]byte(r.Header.Get("Authorization")))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		switch {
+		case !token.Set():
+			fail(w, http.StatusNotFound, "admin_off", "the admin API is off: SIGNALBOX_ADMIN_TOKEN is not set on this server")
+		case subtle.ConstantTimeCompare(got[:], want[:]) != 1:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			fail(w, http.StatusUnauthorized, "unauthorized", "expected the bearer token of SIGNALBOX_ADMIN_TOKEN")
-			return
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
-// adminAPI is served behind the token, and without one on the socket that only the file's owner may open.
-func adminAPI(a admin) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+adminPath+"orders", func(w http.ResponseWriter, r *http.Request) {
-		var o order
-		if !read(w, r, &o) {
-			return
-		}
-		out, err := a.order(r.Context(), o, decideWait)
-		finish(w, out, err)
-	})
-	mux.HandleFunc("POST "+adminPath+"repairs", func(w http.ResponseWriter, r *http.Request) {
-		var in repair
-		if !read(w, r, &in) {
-			return
-		}
-		finish(w, map[string]bool{"done": true}, a.repair(r.Context(), in))
-	})
-	mux.HandleFunc("POST "+adminPath+"reconciliations", func(w http.ResponseWriter, r *http.Request) {
-		var in reconciliation
-		if !read(w, r, &in) {
-			return
-		}
-		out, err := a.reconcile(r.Context(), in, decideWait)
-		finish(w, out, err)
-	})
-	mux.HandleFunc("POST "+adminPath+"redeliveries", func(w http.ResponseWriter, r *http.Request) {
-		out, err := a.redeliver(r.Context(), decideWait)
-		finish(w, out, err)
-	})
-	mux.HandleFunc("GET "+adminPath+"jobs", func(w http.ResponseWriter, r *http.Request) {
-		jobs, err := a.jobs(r.Context())
-		finish(w, jobs, err)
-	})
-	mux.HandleFunc("GET "+adminPath+"alerts", func(w http.ResponseWriter, r *http.Request) {
-		standing, err := alerts.Read(r.Context(), a.store)
-		finish(w, standing, err)
-	})
-	runnerAPI(mux, a)
-	statusAPI(mux, a)
-	return mux
-}
+// sweepPath is asked by a scheduler where an instance gets time only while it answers a request.
+const sweepPath = "/internal/sweep"
 
-func read(w http.ResponseWriter, r *http.Request, v any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		fail(w, http.StatusBadRequest, "malformed", "the body is not what this path takes")
-		return false
-	}
-	return true
-}
+// How long one such request works at most (Cloud Scheduler waits a minute), and how long nothing must have been due
+// for it to end sooner: longer than the distance of two adoptions, so that a request does many of them.
+const (
+	sweepWithin = 50 * time.Second
+	sweepQuiet  = 4 * time.Second
+)
 
-func finish(w http.ResponseWriter, v any, err error) {
-	var usage usageError
-	switch {
-	case err == nil:
-		answer(w, http.StatusOK, v)
-	case errors.Is(err, errUnknownPull), errors.Is(err, actor.ErrNoDeadLetter), errors.Is(err, errNoForge), errors.Is(err, errNoRepo),
-		errors.Is(err, errNoContext), errors.Is(err, statusapi.ErrNoToken), errors.Is(err, runner.ErrNoRunner):
-		fail(w, http.StatusNotFound, "not_found", err.Error())
-	case errors.As(err, &usage):
-		fail(w, http.StatusUnprocessableEntity, "invalid", err.Error())
-	case errors.Is(err, actor.ErrBusy), errors.Is(err, state.ErrFull), errors.Is(err, context.DeadlineExceeded):
-		w.Header().Set("Retry-After", "1")
-		fail(w, http.StatusServiceUnavailable, "busy", err.Error())
-	default:
-		fail(w, http.StatusInternalServerError, "internal", "the store did not answer; the log says more")
-	}
+// sweep does what is due inside the request.
+func (a admin) sweep(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), sweepWithin)
+	defer cancel()
+	out, err := a.engine.Drain(ctx, sweepQuiet)
+	finish(w, out, err)
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
@@ -21,44 +21,35 @@ type jobsCmd struct {
 
 type jobsListCmd struct {
 	Settings `embed:""`
-	Output   string `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (jobsListCmd) Help() string { return "Example:\n  signalbox jobs list --output json" }
 
 // Run prints the jobs that need a person.
-func (c jobsListCmd) Run(ctx context.Context, p process) (err error) {
-	r, err := look(ctx, c.Settings, p)
+func (c jobsListCmd) Run(ctx context.Context, p process) error {
+	now, err := look(ctx, c.Settings, p, admin.jobs)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	now, err := admin{store: r}.jobs(ctx)
-	if err != nil {
-		return err
-	}
-	if c.Output == "json" {
-		return printJSON(p.out, now)
-	}
-	if len(now.Alerts)+len(now.Jobs) == 0 {
-		_, err = fmt.Fprintln(p.out, "nothing needs a person")
-		return err
-	}
-	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	if len(now.Alerts) > 0 {
-		fmt.Fprintln(w, "ALERT\tFIRED\tWHAT")
-		for _, a := range now.Alerts {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", a.Name, a.Fired.Format(time.RFC3339), a.Words)
+	return c.show(p.out, now, func(w io.Writer) {
+		if len(now.Alerts)+len(now.Jobs) == 0 {
+			fmt.Fprintln(w, "nothing needs a person")
 		}
-		fmt.Fprintln(w)
-	}
-	if len(now.Jobs) > 0 {
-		fmt.Fprintln(w, "STATE\tSUBJECT\tID\tSINCE\tWHY")
-		for _, j := range now.Jobs {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", j.State, j.Subject, j.ID, j.Since.Format(time.RFC3339), j.Why)
+		if len(now.Alerts) > 0 {
+			fmt.Fprintln(w, "ALERT\tFIRED\tWHAT")
+			for _, a := range now.Alerts {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", a.Name, a.Fired.Format(time.RFC3339), a.Words)
+			}
+			fmt.Fprintln(w)
 		}
-	}
-	return w.Flush()
+		if len(now.Jobs) > 0 {
+			fmt.Fprintln(w, "STATE\tSUBJECT\tID\tSINCE\tWHY")
+			for _, j := range now.Jobs {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", j.State, j.Subject, j.ID, j.Since.Format(time.RFC3339), j.Why)
+			}
+		}
+	})
 }
 
 // job is one piece of work that needs a person.
@@ -146,7 +137,7 @@ func (jobsRetryCmd) Help() string {
 }
 
 // Run puts the work back.
-func (c jobsRetryCmd) Run(ctx context.Context, p process) error { return c.repair(ctx, p, false) }
+func (c jobsRetryCmd) Run(ctx context.Context, p process) error { return c.tell(ctx, p, false) }
 
 type jobsDiscardCmd struct{ jobArgs }
 
@@ -155,21 +146,32 @@ func (jobsDiscardCmd) Help() string {
 }
 
 // Run takes the dead letter off the list.
-func (c jobsDiscardCmd) Run(ctx context.Context, p process) error { return c.repair(ctx, p, true) }
+func (c jobsDiscardCmd) Run(ctx context.Context, p process) error { return c.tell(ctx, p, true) }
 
-func (c jobArgs) repair(ctx context.Context, p process, discard bool) (err error) {
+func (c jobArgs) tell(ctx context.Context, p process, discard bool) error {
 	s, err := state.ParseSubject(c.Subject)
 	if err != nil {
 		return usageError{err}
 	}
-	op, done, err := connect(ctx, c.Settings, p)
-	if err != nil {
-		return err
+	return tell(ctx, c.Settings, p, "repairs", admin.repair, repair{Subject: s, ID: c.ID, Discard: discard, By: operatorName()})
+}
+
+// repair is an operator's word about one job.
+type repair struct {
+	Subject state.Subject `json:"subject"`
+	ID      string        `json:"id,omitempty"` // empty: the subject's quarantine
+	Discard bool          `json:"discard,omitempty"`
+	By      string        `json:"by"`
+}
+
+func (a admin) repair(ctx context.Context, r repair) (done, error) {
+	switch {
+	case r.ID == "" && r.Discard:
+		return done{}, usageError{errors.New("a quarantine cannot be discarded; retry releases it")}
+	case r.ID == "":
+		return done{true}, a.engine.Release(ctx, r.Subject, r.By)
+	case r.Discard:
+		return done{true}, a.engine.Discard(ctx, r.Subject, r.ID, r.By)
 	}
-	defer func() { err = errors.Join(err, done()) }()
-	if err := op.repair(ctx, repair{Subject: s, ID: c.ID, Discard: discard, By: operatorName()}); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(p.out, "done")
-	return err
+	return done{true}, a.engine.Retry(ctx, r.Subject, r.ID, r.By)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -56,10 +55,4 @@ func severity(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
 	default:
 		enc.AppendString("ERROR")
 	}
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

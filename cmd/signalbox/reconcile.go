@@ -4,23 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"io"
 	"regexp"
 	"strings"
-	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	sweeps "github.com/signalbox-ci/signalbox/repair"
-	"github.com/signalbox-ci/signalbox/state"
 )
 
 type reconcileCmd struct {
 	Settings `embed:""`
 	What     string `arg:"" optional:"" placeholder:"REPO[#N]" help:"INSTANCE:OWNER/REPO or INSTANCE:OWNER/REPO#NUMBER; without it, everything."`
-	Output   string `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (reconcileCmd) Help() string {
@@ -40,14 +36,16 @@ func (c reconcileCmd) Run(ctx context.Context, p process) error {
 	if c.What != "" && !repoForm.MatchString(c.What) && !refForm.MatchString(c.What) {
 		return usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO or INSTANCE:OWNER/REPO#NUMBER, for example github:octo/hello#7", c.What)}
 	}
-	return ask(ctx, p, c.Settings, c.Output, func(op operator) ([]ordered, error) {
-		return op.reconcile(ctx, reconciliation{What: c.What, By: operatorName()})
-	})
+	out, err := ask(ctx, c.Settings, p, "reconciliations", admin.reconcile, reconciliation{What: c.What, By: operatorName()})
+	if err != nil {
+		return err
+	}
+	return c.showOrders(p, out)
 }
 
 type redeliverCmd struct {
 	Settings `embed:""`
-	Output   string `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (redeliverCmd) Help() string {
@@ -60,32 +58,19 @@ Example:
 
 // Run orders a pass through the delivery log.
 func (c redeliverCmd) Run(ctx context.Context, p process) error {
-	return ask(ctx, p, c.Settings, c.Output, func(op operator) ([]ordered, error) { return op.redeliver(ctx) })
+	out, err := ask(ctx, c.Settings, p, "redeliveries", admin.redeliver, struct{}{})
+	if err != nil {
+		return err
+	}
+	return c.showOrders(p, out)
 }
 
-// ask carries an order to the sweeps out and tells what became of it.
-func ask(ctx context.Context, p process, s Settings, output string, do func(operator) ([]ordered, error)) (err error) {
-	op, done, err := connect(ctx, s, p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, done()) }()
-	out, err := do(op)
-	if err != nil {
-		return err
-	}
-	if output == "json" {
-		return printJSON(p.out, out)
-	}
-	for _, o := range out {
-		if !o.Decided {
-			o.Story = "stored; it is done as soon as a server runs on this store"
+func (o output) showOrders(p process, list []ordered) error {
+	return o.show(p.out, list, func(w io.Writer) {
+		for _, x := range list {
+			fmt.Fprintln(w, x)
 		}
-		if _, err := fmt.Fprintf(p.out, "%s: %s\n", o.Ref, o.Story); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // reconciliation is an operator's order to compare with the forge.
@@ -98,47 +83,25 @@ type reconciliation struct {
 var errNoForge = errors.New("no such forge is configured")
 
 // reconcile tells one pull request, or orders the sweep to compare a repository or everything.
-func (a admin) reconcile(ctx context.Context, r reconciliation, wait time.Duration) ([]ordered, error) {
-	if strings.Contains(r.What, "#") {
-		out, err := a.compare(ctx, r, wait)
+func (a admin) reconcile(ctx context.Context, r reconciliation) ([]ordered, error) {
+	if repo, _, one := strings.Cut(r.What, "#"); one {
+		out, _, err := a.sendPull(ctx, r.What, prmanager.KindReconcile, func(d prmanager.PR) any {
+			return prmanager.Repair{Ref: d.Ref, Why: "ordered by " + r.By}
+		})
+		if errors.Is(err, errUnknownPull) {
+			err = fmt.Errorf("%w; signalbox reconcile %s finds it if it is open", err, repo)
+		}
 		return []ordered{out}, err
 	}
 	instance, repo, _ := strings.Cut(r.What, ":")
-	return a.sweeps(ctx, instance, sweeps.Order{Full: true, Only: repo}, wait, func(v actor.View, d sweeps.Sweep) string {
+	return a.sweeps(ctx, instance, sweeps.Order{Full: true, Only: repo}, func(v actor.View, d sweeps.Sweep) string {
 		return "being compared; " + d.Words()
 	})
 }
 
-func (a admin) compare(ctx context.Context, r reconciliation, wait time.Duration) (ordered, error) {
-	s, err := a.pull(ctx, r.What)
-	if errors.Is(err, errUnknownPull) {
-		repo, _, _ := strings.Cut(r.What, "#")
-		return ordered{}, fmt.Errorf("%w; signalbox reconcile %s finds it if it is open", err, repo)
-	}
-	if err != nil {
-		return ordered{}, err
-	}
-	doc, err := a.document(ctx, s)
-	if err != nil {
-		return ordered{}, err
-	}
-	got, err := a.engine.Tell(ctx, state.Delivery{
-		Subject: s, ID: s.Instance + ":order:" + uuid.NewString(), Kind: prmanager.KindReconcile, Format: prmanager.Format,
-		Body: mustJSON(prmanager.Repair{Ref: doc.Ref, Why: "ordered by " + r.By}),
-	})
-	if err != nil {
-		return ordered{}, err
-	}
-	out := ordered{Ref: r.What, Stored: true}
-	if out.Decided = a.decided(ctx, s, got.Seq, wait); out.Decided {
-		out.Story, err = a.sentence(ctx, s)
-	}
-	return out, err
-}
-
 // redeliver orders a pass through the delivery logs of all forges.
-func (a admin) redeliver(ctx context.Context, wait time.Duration) ([]ordered, error) {
-	return a.sweeps(ctx, "", sweeps.Order{Log: true}, wait, func(v actor.View, d sweeps.Sweep) string {
+func (a admin) redeliver(ctx context.Context, _ struct{}) ([]ordered, error) {
+	return a.sweeps(ctx, "", sweeps.Order{Log: true}, func(v actor.View, d sweeps.Sweep) string {
 		n := 0
 		for _, e := range v.Outbox {
 			if strings.HasPrefix(e.Key, sweeps.RedeliverKey) {
@@ -150,7 +113,7 @@ func (a admin) redeliver(ctx context.Context, wait time.Duration) ([]ordered, er
 }
 
 // sweeps orders something of the sweep of one forge, or of all where instance is empty, and tells how it stands.
-func (a admin) sweeps(ctx context.Context, instance string, o sweeps.Order, wait time.Duration, words func(actor.View, sweeps.Sweep) string) ([]ordered, error) {
+func (a admin) sweeps(ctx context.Context, instance string, o sweeps.Order, words func(actor.View, sweeps.Sweep) string) ([]ordered, error) {
 	var out []ordered
 	for _, f := range a.forges {
 		if instance != "" && f.Name != instance {
@@ -159,22 +122,15 @@ func (a admin) sweeps(ctx context.Context, instance string, o sweeps.Order, wait
 		if !f.Token.Set() && f.AppID == 0 {
 			return nil, fmt.Errorf("forge %s: its token or App is not configured here, so that its sweep cannot be named", f.Name)
 		}
-		s := sweeper(f)
-		got, err := a.engine.Tell(ctx, state.Delivery{
-			Subject: s, ID: f.Name + ":order:" + uuid.NewString(), Kind: sweeps.KindOrder, Format: sweeps.Format, Body: mustJSON(o),
-		})
+		v, decided, err := a.send(ctx, sweeper(f), sweeps.KindOrder, sweeps.Format, o)
 		if err != nil {
 			return nil, err
 		}
-		x := ordered{Ref: f.Name, Stored: true}
+		x := ordered{Ref: f.Name, Stored: true, Decided: decided}
 		if o.Only != "" {
 			x.Ref += ":" + o.Only
 		}
-		if x.Decided = a.decided(ctx, s, got.Seq, wait); x.Decided {
-			v, err := actor.See(ctx, a.store, s)
-			if err != nil {
-				return nil, err
-			}
+		if decided {
 			d, err := sweeps.Decode(v.Doc)
 			if err != nil {
 				return nil, err
@@ -187,22 +143,4 @@ func (a admin) sweeps(ctx context.Context, instance string, o sweeps.Order, wait
 		return nil, fmt.Errorf("%s: %w", instance, errNoForge)
 	}
 	return out, nil
-}
-
-// sweepPath is asked by a scheduler where an instance gets time only while it answers a request.
-const sweepPath = "/internal/sweep"
-
-// How long one such request works at most (Cloud Scheduler waits a minute), and how long nothing must have been due
-// for it to end sooner: longer than the distance of two adoptions, so that a request does many of them.
-const (
-	sweepWithin = 50 * time.Second
-	sweepQuiet  = 4 * time.Second
-)
-
-// sweep does what is due inside the request.
-func (a admin) sweep(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), sweepWithin)
-	defer cancel()
-	out, err := a.engine.Drain(ctx, sweepQuiet)
-	finish(w, out, err)
 }

@@ -26,7 +26,7 @@ import (
 type replayCmd struct {
 	Settings `embed:""`
 	Files    []string `arg:"" placeholder:"FILE" help:"JSON files, or the ids of stored deliveries as the log shows them: github:hook:GUID; on Redis SUBJECT@ID."`
-	Output   string   `enum:"text,json" default:"text" help:"text or json."`
+	output
 }
 
 func (replayCmd) Help() string {
@@ -109,11 +109,11 @@ func (c replayCmd) Run(ctx context.Context, p process) error {
 			out = append(out, one)
 		}
 	}
-	if c.Output == "json" {
-		err = printJSON(p.out, out)
-	} else {
-		err = printReplay(p.out, out)
-	}
+	err = c.show(p.out, out, func(w io.Writer) {
+		for _, x := range out {
+			x.print(w)
+		}
+	})
 	bad := 0
 	for _, x := range out {
 		if x.bad {
@@ -253,17 +253,12 @@ func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, 
 	return out, nil
 }
 
-func (r *replay) stored(ctx context.Context, subject, id string) (body []byte, err error) {
-	store, err := openReader(ctx, r.cfg.Store)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+func (r *replay) stored(ctx context.Context, subject, id string) ([]byte, error) {
 	at, err := state.ParseSubject(subject)
 	if err != nil && (subject != "" || r.cfg.Store.Scheme != "file") { // the file finds a body by its id alone
 		return nil, usageError{fmt.Errorf("%s: in this store a delivery is found by its subject: write SUBJECT@ID, both as the log shows them", id)}
 	}
-	body, err = store.Raw(ctx, at, id)
+	body, err := lookInto(ctx, r.cfg.Store, func(a admin, ctx context.Context) ([]byte, error) { return a.store.Raw(ctx, at, id) })
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, fmt.Errorf("%s: no such delivery is stored, or no more: bodies are kept for seven days", id)
 	}
@@ -344,12 +339,9 @@ func (r *replay) decide(ctx context.Context, s state.Subject, to forge.Routed, a
 		return out, fmt.Errorf("keep the document of %s: %w", s, err)
 	}
 	r.docs[s] = next
-	for _, b := range step.Journal {
-		var l line
-		if err := json.Unmarshal(b, &l); err != nil {
-			return out, fmt.Errorf("read the story of %s: %w", s, err)
-		}
-		out.Story = append(out.Story, l)
+	var err error
+	if out.Story, err = lines(step.Journal); err != nil {
+		return out, fmt.Errorf("read the story of %s: %w", s, err)
 	}
 	for _, w := range step.Wishes {
 		out.Wishes = append(out.Wishes, replayedWish{w.Class.String(), w.Kind, w.Key})
@@ -436,34 +428,29 @@ func eventOf(body []byte) string {
 	return "unknown"
 }
 
-func printReplay(w io.Writer, list []replayed) error {
-	b := &strings.Builder{}
-	for _, x := range list {
-		fmt.Fprintf(b, "%s", x.Event)
-		if x.Action != "" {
-			fmt.Fprintf(b, " %s", x.Action)
-		}
-		fmt.Fprintf(b, "  %s", x.Delivery)
-		if x.Ref != "" {
-			fmt.Fprintf(b, "  %s", x.Ref)
-		}
-		fmt.Fprintln(b)
-		if x.Ignored != "" {
-			fmt.Fprintf(b, "    nothing is decided: %s\n", x.Ignored)
-			continue
-		}
-		for _, l := range x.Story {
-			fmt.Fprint(b, "    ")
-			l.print(b)
-		}
-		if len(x.Story) == 0 {
-			fmt.Fprintln(b, "    nothing changes")
-		}
-		for _, w := range x.Wishes {
-			fmt.Fprintf(b, "    would do (%s): %s %s\n", w.Class, w.Kind, w.Key)
-		}
-		fmt.Fprintf(b, "    %s: %s\n", x.State, x.Waits)
+func (x replayed) print(w io.Writer) {
+	fmt.Fprint(w, x.Event)
+	if x.Action != "" {
+		fmt.Fprint(w, " ", x.Action)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	fmt.Fprint(w, "  ", x.Delivery)
+	if x.Ref != "" {
+		fmt.Fprint(w, "  ", x.Ref)
+	}
+	fmt.Fprintln(w)
+	if x.Ignored != "" {
+		fmt.Fprintf(w, "    nothing is decided: %s\n", x.Ignored)
+		return
+	}
+	for _, l := range x.Story {
+		fmt.Fprint(w, "    ")
+		l.print(w)
+	}
+	if len(x.Story) == 0 {
+		fmt.Fprintln(w, "    nothing changes")
+	}
+	for _, d := range x.Wishes {
+		fmt.Fprintf(w, "    would do (%s): %s %s\n", d.Class, d.Kind, d.Key)
+	}
+	fmt.Fprintf(w, "    %s: %s\n", x.State, x.Waits)
 }

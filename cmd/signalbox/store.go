@@ -61,15 +61,6 @@ func openStore(ctx context.Context, c Store, ttl time.Duration, now func() time.
 	return remote{s}, lock.NewRedis(s.Client(), ttl), nil
 }
 
-// look opens the store of a command that only looks.
-func look(ctx context.Context, s Settings, p process) (reader, error) {
-	cfg, err := s.ResolveOffline(p.environ, p.readFile)
-	if err != nil {
-		return nil, err
-	}
-	return openReader(ctx, cfg.Store)
-}
-
 // openReader opens the configured store for looking only; a server may be running on it.
 func openReader(ctx context.Context, c Store) (reader, error) {
 	if c.Scheme == "file" {

@@ -235,9 +235,7 @@ func (s *telling) why() string {
 		return err.Error()
 	}
 	b := &strings.Builder{}
-	if err := story.print(b); err != nil {
-		return err.Error()
-	}
+	story.print(b)
 	return b.String()
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 )
@@ -9,19 +10,15 @@ import (
 // version is set by the linker for releases; otherwise the module's own version or commit stands for it.
 var version string
 
-type versionCmd struct {
-	Output string `enum:"text,json" default:"text" help:"text or json."`
-}
+type versionCmd struct{ output }
 
 func (versionCmd) Help() string { return "Example:\n  signalbox version" }
 
 // Run prints the version.
 func (c versionCmd) Run(p process) error {
-	if c.Output == "json" {
-		return printJSON(p.out, map[string]string{"version": versionText(), "go": runtime.Version()})
-	}
-	_, err := fmt.Fprintf(p.out, "signalbox %s (%s)\n", versionText(), runtime.Version())
-	return err
+	return c.show(p.out, map[string]string{"version": versionText(), "go": runtime.Version()}, func(w io.Writer) {
+		fmt.Fprintf(w, "signalbox %s (%s)\n", versionText(), runtime.Version())
+	})
 }
 
 func versionText() string {

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge"
@@ -131,26 +135,33 @@ func source(t Trigger) prmanager.Source {
 	return prmanager.Source{}
 }
 
-// Pin remembers for ever which account a login in a `user:` rule means: the one it meant when it was first asked for.
-func (w wiring) Pin(ctx context.Context, instance, login string, id int64) (int64, error) {
-	login = strings.ToLower(login)
-	s := state.Subject{Instance: instance, Project: "-", Kind: "system", Key: "pins"}
-	type pins map[string]int64
-	reply, err := actor.Ask(ctx, w.engine, s, "", func(d pins, _ time.Time) (actor.Step[pins], error) {
-		if d == nil {
-			d = pins{}
-		}
-		if d[login] == 0 {
-			d[login] = id
-		}
-		return actor.Step[pins]{Next: d, Reply: mustJSON(d[login])}, nil
+// serveJobs builds the service that runners speak to.
+func (w wiring) serveJobs(st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
+	actor.Register(w.engine, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
+	source := func(instance string) (runner.Source, error) {
+		c, err := w.client(instance)
+		return c.source, err
+	}
+	return runner.New(runner.Options{
+		Engine: w.engine, Store: st, Pool: poolSubject(), Key: w.key, URL: w.cfg.URL, Secrets: w.cfg.JobSecrets, Source: source, Log: log, Metrics: m,
 	})
-	if err != nil {
-		return 0, fmt.Errorf("pin user %s: %w", login, err)
-	}
-	var pinned int64
-	if err := json.Unmarshal(reply, &pinned); err != nil {
-		return 0, fmt.Errorf("pin user %s: %w", login, err)
-	}
-	return pinned, nil
+}
+
+// poolSubject is the one pool of runners. It serves every forge, so it belongs to none.
+func poolSubject() state.Subject { return runner.Subject("-", "default") }
+
+// ours says whether a context is one that Signalbox itself writes at a repository. Forges do not mind its case.
+func (w wiring) ours(repo forge.Repo, name string) bool {
+	g := w.cfg.Gate(repo)
+	return strings.EqualFold(name, g.Check) || strings.EqualFold(name, g.Presubmit) ||
+		slices.ContainsFunc(g.Triggers, func(t Trigger) bool {
+			own := g.PresubmitName(t)
+			return strings.EqualFold(name, own) || t.Kind == Runner && beginsFolded(name, own+" / ")
+		})
+}
+
+// beginsFolded is strings.HasPrefix as strings.EqualFold compares: letters that are the same can differ in length.
+func beginsFolded(s, prefix string) bool {
+	letters := []rune(s)
+	return strings.EqualFold(string(letters[:min(len(letters), utf8.RuneCountInString(prefix))]), prefix)
 }

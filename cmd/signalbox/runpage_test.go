@@ -65,13 +65,11 @@ func newLodge(t *testing.T) *lodge {
 		Source: func(string) (runner.Source, error) { return l, nil },
 	})
 	l.must(err)
-	h, err := withRunners(http.NotFoundHandler(), l.service, &l.draining)
-	l.must(err)
+	mux := http.NewServeMux()
+	l.must(serveRunners(mux, l.service, &l.draining))
 	l.pages, err = newRunPages(l.service, &l.draining)
 	l.must(err)
 	l.pages.look = 10 * time.Millisecond
-	mux := http.NewServeMux()
-	mux.Handle("/", h)
 	mux.HandleFunc("GET /quick/{key}/events", l.pages.events)
 	web := httptest.NewServer(mux)
 	t.Cleanup(func() {

@@ -22,7 +22,7 @@ import (
 // The pages of runs, which checks link to: as text for terminals, as a page that follows the log for browsers. All that
 // stands in a log was chosen by a stranger; it reaches a browser as text, escaped here or set by the script as text.
 
-//go:embed runs.html
+//go:embed runpage.html
 var runsHTML string
 
 const (
@@ -49,6 +49,19 @@ func newRunPages(s *runner.Service, draining *atomic.Bool) (*runPages, error) {
 		return nil, fmt.Errorf("read the page of runs: %w", err)
 	}
 	return &runPages{s, draining, page, make(chan struct{}, maxStreams), streamLook}, nil
+}
+
+// serveRunners adds the runners' paths, and the pages that checks link to. A run's key is in no list: who has the link
+// may read the log.
+func serveRunners(mux *http.ServeMux, s *runner.Service, draining *atomic.Bool) error {
+	pages, err := newRunPages(s, draining)
+	if err != nil {
+		return err
+	}
+	mux.Handle(runner.Path, s.Handler())
+	mux.HandleFunc("GET /runs/{key}", pages.show)
+	mux.HandleFunc("GET /runs/{key}/events", pages.events)
+	return nil
 }
 
 // view reads the run that the request names, or answers the request.
