@@ -15,6 +15,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/lock"
 	"github.com/signalbox-ci/signalbox/state"
@@ -946,5 +950,30 @@ func TestWakesAndIdleSubjectsCostNothing(t *testing.T) {
 		if turns > 3 {
 			t.Errorf("%d turns for one mail and one wake", turns)
 		}
+	})
+}
+
+// An operator reads in the log what could not be looked at, and not only that it could not be.
+func TestTroubleIsInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, said := observer.New(zapcore.InfoLevel)
+		b := &script{decide: func(d tally, in actor.Inputs, _ time.Time) actor.Step[tally] {
+			s := actor.Step[tally]{Next: d, Why: []string{"Looked"}}
+			if len(in.Mail) > 0 && string(in.Mail[0].Body) == "bad" {
+				s.Trouble = "HTTP 401"
+			}
+			return s
+		}}
+		x := newBench(t, b, actor.Options{Log: zap.New(core)})
+		defer x.run(x.Engine)()
+		for _, body := range []string{"good", "bad"} {
+			x.tell(body)
+			synctest.Wait()
+		}
+		var got []string
+		for _, l := range said.FilterMessage("decided").All() {
+			got = append(got, fmt.Sprintf("%s %v %v", l.Level, l.ContextMap()["reason"], l.ContextMap()["error"]))
+		}
+		equal(t, "log", got, []string{"info [Looked] <nil>", "warn [Looked] HTTP 401"})
 	})
 }

@@ -76,7 +76,7 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 			return nil, err
 		}
 		if saved {
-			e.explain(s, why)
+			e.explain(s, why, "")
 			return out, nil
 		}
 		if err := pause(ctx, time.Millisecond+time.Duration(rand.Int64N(int64(20*time.Millisecond)))); err != nil {
@@ -196,14 +196,19 @@ func See(ctx context.Context, store interface {
 }
 
 // explain logs and counts the boxes that a decision passed.
-func (e *Engine) explain(s state.Subject, why []string) {
+func (e *Engine) explain(s state.Subject, why []string, trouble string) {
 	if len(why) == 0 {
 		return
 	}
 	for _, w := range why {
 		e.metrics.reasons.WithLabelValues(s.Kind, w).Inc()
 	}
-	e.log.Info("decided", zap.Stringer("subject", s), zap.Strings("reason", why))
+	log := e.log.With(zap.Stringer("subject", s), zap.Strings("reason", why))
+	if trouble != "" {
+		log.Warn("decided", zap.String("error", trouble))
+		return
+	}
+	log.Info("decided")
 }
 
 func later(a, b time.Time) time.Time {

@@ -57,6 +57,9 @@ type Step[D any] struct {
 	Reply []byte
 	// Why names the boxes of the flowchart that were passed, in order: log line, metric label, journal.
 	Why []string
+	// Trouble is what a person should read in the log beside Why: what could not be looked at, and the answer that came.
+	// It holds no secret and nothing of a payload; empty = nothing.
+	Trouble string
 }
 
 // DeadMail is a mail given up by Decide, with the reason a person needs.

@@ -310,7 +310,7 @@ func (t *turn) decide(env *envelope, in Inputs, put []state.Record, journal [][]
 			c.Forget = append(c.Forget, all[i].ID)
 		}
 	}
-	t.explain(t.s, step.Why)
+	t.explain(t.s, step.Why, step.Trouble)
 	return t.save(env, c, true)
 }
 

@@ -324,15 +324,12 @@ func (t *turn) tell(facts Facts) {
 			continue
 		}
 		t.step.Why = append(t.step.Why, word)
-		switch word {
-		case Compared:
-		case LogMissing:
-			word += " (" + t.d.NoLog + ")"
-		case PlaceMissed:
-			word += " (" + t.d.Missed + ")"
-		case LookFailed:
-			word += " (" + facts.Fault + ")"
-		default:
+		trouble := map[string]string{LogMissing: t.d.NoLog, PlaceMissed: t.d.Missed, LookFailed: facts.Fault}[word]
+		switch {
+		case trouble != "":
+			t.step.Trouble = trouble // the gravest comes last
+			word += " (" + trouble + ")"
+		case word != Compared:
 			word += fmt.Sprintf(" (%d)", n)
 		}
 		l.Why = append(l.Why, word)

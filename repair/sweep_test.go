@@ -330,6 +330,9 @@ func TestNoLogIsAState(t *testing.T) {
 	if n := len(slices.DeleteFunc(slices.Clone(x.why), func(s string) bool { return s != LogMissing })); n != 1 {
 		t.Errorf("told %d times", n)
 	}
+	if len(x.log) != 1 || !strings.Contains(x.log[0], "HTTP 404") {
+		t.Errorf("the log says %q", x.log)
+	}
 	if len(w.told) != 1 || w.told[0].what != prmanager.Subject(ref).String() {
 		t.Errorf("told %v", w.told)
 	}
@@ -373,6 +376,9 @@ func TestRefusedCredentialMovesNothing(t *testing.T) {
 	w.run(5 * time.Hour)
 	if n := w.calls - calls; n > 60 {
 		t.Errorf("%d calls with a refused credential", n)
+	}
+	if said := w.subject(w.sweeper()).log; len(said) == 0 || len(said) > 2 || !strings.Contains(said[0], "Bad credentials") {
+		t.Errorf("the log says %q of a refused credential; expected why, once for each walk", said)
 	}
 	w.fail = nil
 	if w.run(30 * time.Minute); len(w.told) != 1 {

@@ -51,6 +51,7 @@ type subject struct {
 	done   []actor.Result
 	wake   time.Time
 	why    []string
+	log    []string // what was said in the log of trouble
 	index  []state.Index
 }
 
@@ -218,6 +219,9 @@ func (w *world) turn(s state.Subject, x *subject) {
 	w.biggest = max(w.biggest, len(mustJSON(step.Next)))
 	x.doc, x.mail, x.done, x.wake, x.index = doc, nil, nil, step.Wake, step.Index
 	x.why = append(x.why, step.Why...)
+	if step.Trouble != "" {
+		x.log = append(x.log, step.Trouble)
+	}
 	if !x.wake.IsZero() && !x.wake.After(w.now) {
 		w.t.Fatalf("%s wakes at once: a busy loop", s)
 	}
