@@ -114,7 +114,7 @@ func TestGitbeakerPostsStatuses(t *testing.T) {
 	}
 	want := []string{
 		"running ci/x building https://ci.example/1 true", "success ci/x building https://ci.example/1 true",
-		"403 403 Forbidden - the token is not for this context",
+		"403 403 Forbidden - the token is not for this context, but for ci/*",
 		"401 401 Unauthorized - the token of a job cannot be used here; send one of signalbox status token as PRIVATE-TOKEN",
 	}
 	if !slices.Equal(got, want) {

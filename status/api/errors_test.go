@@ -193,6 +193,7 @@ func TestTokens(t *testing.T) {
 		status := map[int]int{202: 201, 403: 403}[want]
 		w.want(w.ask("POST", w.oldPath("/api/v1"), fmt.Sprintf(`{"name":%q,"state":"success"}`, context), as...), status)
 	}
+	w.want(w.create(`{"context":"lint2","state":"running"}`, as...), 403, "but for jenkins/*, lint")
 	w.want(w.create(`{"state":"running"}`, as...), 422)
 	list, err := Grants(t.Context(), w.store)
 	w.must(err)

@@ -180,6 +180,7 @@ func (s *Service) admit(c *call) error {
 		with("WWW-Authenticate", "Bearer")
 	if old(c.Request) {
 		token = cmp.Or(c.Header.Get("PRIVATE-TOKEN"), token)
+		denied.message = "expected a token of signalbox status token, as PRIVATE-TOKEN"
 		if c.Header.Get("JOB-TOKEN") != "" {
 			denied.message = "the token of a job cannot be used here; send one of signalbox status token as PRIVATE-TOKEN"
 			return denied
@@ -219,6 +220,14 @@ func (s *Service) paced(c *call) bool {
 }
 
 func (c *call) instance() string { return c.grant.Repos[0].Instance }
+
+// mayPost refuses a context that the token is not for.
+func (c *call) mayPost(name string) error {
+	if c.grant.covers(name) {
+		return nil
+	}
+	return refuse(http.StatusForbidden, string(status.CodeForbidden), "the token is not for this context, but for "+strings.Join(c.grant.Contexts, ", "))
+}
 
 // locate finds the commit that the path names, among the projects that the token is for.
 func (c *call) locate() error {

@@ -54,8 +54,8 @@ func (s *Service) post(c *call) (reply, error) {
 	if err := refused(m.wrong); err != nil { // members that are not known here mean nothing, as at GitLab
 		return reply{}, err
 	}
-	if !c.grant.covers(in.Context) {
-		return reply{}, refuse(http.StatusForbidden, string(status.CodeForbidden), "the token is not for this context")
+	if err := c.mayPost(in.Context); err != nil {
+		return reply{}, err
 	}
 	a, err := s.opt.Clients.Post(c.Context(), c.by, c.at, in)
 	if err != nil {

@@ -93,7 +93,7 @@ func TestOldFormRefuses(t *testing.T) {
 	}
 	w.want(w.old(`{"state":"success"}`, "PRIVATE-TOKEN", "", "JOB-TOKEN", "glcbt-x"), 401, "token of a job")
 	w.want(w.old(`{"state":"success"}`, "JOB-TOKEN", "glcbt-x"), 401, "token of a job")
-	w.want(w.old(`{"state":"success"}`, "PRIVATE-TOKEN", "glpat-x"), 401)
+	w.want(w.old(`{"state":"success"}`, "PRIVATE-TOKEN", "glpat-x"), 401, "as PRIVATE-TOKEN")
 	w.want(w.old(`a=%zz`, "Content-Type", "application/x-www-form-urlencoded"), 400)
 	w.want(w.old("--x\r\nnonsense\r\n\r\n", "Content-Type", "multipart/form-data; boundary=x"), 400)
 	w.want(w.old("--x\r\nContent-Disposition: form-data; name=\"state\"; filename=\"f\"\r\n\r\nsuccess\r\n--x--\r\n", "Content-Type", "multipart/form-data; boundary=x"), 400)

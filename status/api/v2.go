@@ -38,8 +38,10 @@ func (s *Service) create(c *call) (reply, error) {
 	if err := m.done(); err != nil {
 		return reply{}, err
 	}
-	if in.Context != "" && !c.grant.covers(in.Context) {
-		return reply{}, refuse(http.StatusForbidden, string(status.CodeForbidden), "the token is not for this context")
+	if in.Context != "" {
+		if err := c.mayPost(in.Context); err != nil {
+			return reply{}, err
+		}
 	}
 	a, err := s.opt.Clients.Create(c.Context(), c.by, c.at, in, key)
 	return c.accepted(a), err
