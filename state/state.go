@@ -111,8 +111,8 @@ type Mail struct {
 
 // Snapshot is a subject as stored.
 type Snapshot struct {
-	Version int64  // 0 = no document yet
-	Doc     []byte // nil where Version is 0
+	Version int64
+	Doc     []byte // nil = no document yet
 	Mail    []Mail // oldest first, at most MailBatch
 	Now     time.Time
 	// Holder is the token that began and neither released nor handed back. From Begin it is the one found *before*
@@ -150,7 +150,7 @@ type Entry struct {
 type Record struct {
 	Key   string
 	Value []byte        // nil deletes
-	TTL   time.Duration // 0 = as long as the subject
+	TTL   time.Duration // 0 = for ever
 }
 
 // Commit is one fenced save. Everything in it happens in one atomic step or not at all.
@@ -179,6 +179,25 @@ type Commit struct {
 	// HandBack releases even if mail is left (orderly stop, lease kept too long, back-off after a crash); due :=
 	// Wake even though mail is left, or now where Wake is zero. (New mail makes it due at once, as always.)
 	HandBack bool
+	// Drop releases too, and ends the subject with the turn: if no mail is left and the reconcile flag is down, its
+	// document, places, journal and due time go in the same step, as if it had never been written to. Else it stays and
+	// Drop is a Release: the holder gets the mail. Nothing but Wake may be saved with it. Records end by their own TTL, so
+	// whoever drops waits for the last of them; what is known of deliveries (ids, raw bodies) belongs to no subject.
+	//
+	// A life after that starts its mail at 1 again. Its first version is above the last of the life before, so that an
+	// Ask that has read the one never saves into the other.
+	Drop bool
+}
+
+// Valid refuses what no store can do: an Ask that wants what only a holder has, and a Drop that saves something.
+func (c Commit) Valid() error {
+	if c.Holder == "" && (c.Through != 0 || c.Release || c.HandBack || c.Drop) {
+		return errors.New("an Ask consumes no mail and releases nothing")
+	}
+	if c.Drop && (c.Doc != nil || len(c.Put)+len(c.Journal) > 0) {
+		return errors.New("nothing can be saved of a subject that is dropped")
+	}
+	return nil
 }
 
 // Verdict is a store's answer to a fenced operation.

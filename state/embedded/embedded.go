@@ -103,7 +103,7 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	if s.Reader, err = openReader(ctx, path, opts.Now); err != nil {
 		return nil, err
 	}
-	w.ops, w.quit, w.fail = s.ops, s.quit, s.broken.set
+	w.ops, w.quit, w.fail, w.tx.gone = s.ops, s.quit, s.broken.set, s.gone
 	s.done.Go(w.run)
 	return s, nil
 }

@@ -114,8 +114,18 @@ func column[T any](t testing.TB, path, q string) (list []T) {
 
 func TestConformance(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) statetest.Harness {
-		c := newClock()
-		return statetest.Harness{Store: open(t, path(t), embedded.Options{Now: c.now}), Advance: c.advance}
+		c, p := newClock(), path(t)
+		return statetest.Harness{
+			Store: open(t, p, embedded.Options{Now: c.now}), Advance: c.advance,
+			Left: func(tb testing.TB) (left []string) {
+				for _, table := range column[string](tb, p, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('meta', 'delivery', 'raw')") {
+					if n := query[int](tb, p, "SELECT count(*) FROM "+table); n > 0 {
+						left = append(left, fmt.Sprint(n, " of ", table))
+					}
+				}
+				return left
+			},
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -24,6 +25,7 @@ type tx struct {
 	rawQuota int64
 	rawBytes int64 // sum of raw bodies, or unknown
 	rawSaved int64 // what meta.raw_bytes holds
+	gone     *atomic.Int64
 }
 
 // Accept stores a delivery; see state.Delivery. Its raw body is kept only where the mail is.
@@ -54,11 +56,11 @@ func (t *tx) accept(d state.Delivery, raw []byte) (a state.Accepted, err error) 
 	}
 	// A held subject keeps the end of its lease: its holder takes the mail, since releasing looks into the mailbox.
 	var id int64
-	err = t.row(`INSERT INTO subject (name, seq, unread, due) VALUES (?1, 1, 1, ?2)
+	err = t.row(`INSERT INTO subject (name, version, seq, unread, due) VALUES (?1, ?4, 1, 1, ?2)
 		ON CONFLICT (name) DO UPDATE SET seq = seq + 1, unread = unread + 1,
 			due = CASE WHEN due IS NULL OR (holder = '' AND due > ?2) THEN ?2 ELSE due END
 		WHERE unread < ?3
-		RETURNING id, seq`, []any{d.Subject.String(), t.now, depth}, &id, &a.Seq)
+		RETURNING id, seq`, []any{d.Subject.String(), t.now, depth, t.gone.Load()}, &id, &a.Seq)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) && d.Hint:
 		a = state.Accepted{Flagged: true} // due it is already, with that much mail
@@ -165,10 +167,10 @@ func (s *Store) Begin(ctx context.Context, subject state.Subject, holder string,
 
 func (t *tx) begin(subject state.Subject, holder string, lease time.Duration) (state.Snapshot, error) {
 	name := subject.String()
-	if err := t.exec("INSERT INTO subject (name) VALUES (?) ON CONFLICT DO NOTHING", name); err != nil {
+	if err := t.exec("INSERT INTO subject (name, version) VALUES (?, ?) ON CONFLICT DO NOTHING", name, t.gone.Load()); err != nil {
 		return state.Snapshot{}, err
 	}
-	n, err := snapshot(t.session, name, t.now)
+	n, err := snapshot(t.session, name, t.now, t.gone)
 	if err != nil {
 		return n, err
 	}
@@ -183,8 +185,8 @@ func (t *tx) begin(subject state.Subject, holder string, lease time.Duration) (s
 
 // Commit saves a turn's step, or with an empty Holder an Ask's; see state.Commit.
 func (s *Store) Commit(ctx context.Context, c state.Commit) (state.Committed, error) {
-	if c.Holder == "" && (c.Through != 0 || c.Release || c.HandBack) {
-		return state.Committed{}, fmt.Errorf("commit %s: an Ask has no mailbox and no lease", c.Subject)
+	if err := c.Valid(); err != nil {
+		return state.Committed{}, fmt.Errorf("commit %s: %w", c.Subject, err)
 	}
 	var r state.Committed
 	err := s.do(ctx, func(t *tx) (err error) {
@@ -217,7 +219,7 @@ func (t *tx) head(name string) (h head, err error) {
 	err = t.row("SELECT id, version, holder, flag, unread, due FROM subject WHERE name = ?", []any{name},
 		&h.id, &h.version, &h.holder, &h.flag, &h.unread, &h.due)
 	if errors.Is(err, sql.ErrNoRows) {
-		return head{}, nil
+		return head{version: t.gone.Load()}, nil
 	}
 	return h, err
 }
@@ -242,6 +244,13 @@ func (t *tx) commit(c state.Commit) (state.Committed, error) {
 	}
 	if r.Verdict = h.judge(c.Holder, c.Version); r.Verdict != state.OK {
 		return r, nil
+	}
+	if c.Drop {
+		if h.unread == 0 && h.flag == flagDown {
+			r.Released = true
+			return r, t.drop(h)
+		}
+		c.Release = true
 	}
 	if h.id == 0 {
 		if err := t.row("INSERT INTO subject (name) VALUES (?) RETURNING id", []any{name}, &h.id); err != nil {
@@ -277,6 +286,18 @@ func (t *tx) commit(c state.Commit) (state.Committed, error) {
 		r.Mail, err = mail(t.session, h.id)
 	}
 	return r, err
+}
+
+// drop deletes all that belongs to a subject, also records that have ended and wait for the sweep: its id will be
+// another's.
+func (t *tx) drop(h head) error {
+	t.gone.Store(max(t.gone.Load(), h.version+1))
+	for _, table := range []string{"document", "mail", "place", "record", "journal"} {
+		if err := t.exec("DELETE FROM "+table+" WHERE subject = ?", h.id); err != nil {
+			return err
+		}
+	}
+	return t.exec("DELETE FROM subject WHERE id = ?", h.id)
 }
 
 // schedule applies the end of a turn, if this commit is one, and says whether the holder was taken out.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -24,6 +25,9 @@ type Reader struct {
 	pool   *sql.DB
 	clock  func() time.Time
 	broken *breakage
+	// gone is the version of a subject that is not there. It outlives whoever has read a former life, which is this
+	// process; so no file need keep it.
+	gone   *atomic.Int64
 	free   chan *session // always readers of them; nil = not connected yet
 	closed chan struct{}
 	once   sync.Once
@@ -55,7 +59,7 @@ func openReader(ctx context.Context, path string, now func() time.Time) (_ *Read
 		return nil, err
 	}
 	r := &Reader{
-		pool: pool, clock: now, broken: &breakage{ch: make(chan struct{})},
+		pool: pool, clock: now, broken: &breakage{ch: make(chan struct{})}, gone: &atomic.Int64{},
 		free: make(chan *session, readers), closed: make(chan struct{}),
 	}
 	for range readers {
@@ -124,14 +128,15 @@ func (r *Reader) Ping(ctx context.Context) error {
 	return err
 }
 
-// snapshot reads a subject by its name; a subject nobody wrote to is at version 0.
-func snapshot(s *session, name string, now int64) (state.Snapshot, error) {
+// snapshot reads a subject by its name.
+func snapshot(s *session, name string, now int64, gone *atomic.Int64) (state.Snapshot, error) {
 	n := state.Snapshot{Now: fromMillis(now)}
 	var id int64
 	var due sql.NullInt64
 	err := s.row(`SELECT id, version, holder, flag > 0, due, doc FROM subject LEFT JOIN document ON subject = id WHERE name = ?`,
 		[]any{name}, &id, &n.Version, &n.Holder, &n.Flagged, &due, &n.Doc)
 	if errors.Is(err, sql.ErrNoRows) {
+		n.Version = gone.Load()
 		return n, nil
 	}
 	if err != nil {
@@ -161,7 +166,7 @@ func (r *Reader) Load(ctx context.Context, subject state.Subject) (n state.Snaps
 		if err := s.exec("BEGIN"); err != nil {
 			return err
 		}
-		n, err = snapshot(s, subject.String(), millis(r.clock()))
+		n, err = snapshot(s, subject.String(), millis(r.clock()), r.gone)
 		s.ctx = context.WithoutCancel(ctx)
 		return errors.Join(err, s.exec("ROLLBACK"))
 	})

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- commit saves one step, if holder and version are those in the state.
--- KEYS 1 state  2 mailbox  3 due  4 lease  5 journal  6 index of what waits, then indexes, records, forgotten delivery ids
+-- KEYS 1 state  2 mailbox  3 due  4 lease  5 journal  6 version of what is not there  7 index of what waits,
+--      then indexes, records, forgotten delivery ids
 -- ARGV 1 subject  2 holder, "" = an Ask  3 version  4 "1" if there is a document  5 document
---      6 remove mail up to this number  7 wake in ms, 0 = none  8 "" | "release" | "handback"  9 "" | "set" | "clear"
+--      6 remove mail up to this number  7 wake in ms, 0 = none  8 "" | "release" | "handback" | "drop"  9 "" | "set" | "clear"
 --      10 most mail  11 journal lines kept  12 indexes  13 places  14 records  15 forgotten ids (numbers of them), then
 --      indexes × name, places × (index, label, score), records × (ms to live: 0 for ever, -1 delete; value), journal lines
 -- Returns {"OK", released 0|1, now ms, mail…} | {"MOVED"} | {"NOTOWNER"} | {"INDEXES", name…}: nothing was done, the
@@ -10,13 +11,14 @@
 local holder, wake, ending = ARGV[2], tonumber(ARGV[7]), ARGV[8]
 local s = redis.call('HMGET', KEYS[1], 'v', 'h', 'q', 'f', 'x')
 if holder ~= '' and s[2] ~= holder then return {'NOTOWNER'} end
-if (s[1] or '0') ~= ARGV[3] then return {'MOVED'} end
+if (s[1] or redis.call('GET', KEYS[6]) or '0') ~= ARGV[3] then return {'MOVED'} end
+local drops = ending == 'drop' and not s[4] and redis.call('EXISTS', KEYS[2]) == 0
 
 -- x remembers the places of the subject, so that they can be replaced as a set.
 local arg, index, names = 15, {}, {}
 for i = 1, tonumber(ARGV[12]) do
   names[i] = ARGV[arg + i]
-  index[names[i]] = KEYS[6 + i]
+  index[names[i]] = KEYS[7 + i]
 end
 arg = arg + #names
 local places = {}
@@ -25,7 +27,7 @@ for i = 1, tonumber(ARGV[13]) do
   arg = arg + 3
 end
 local packed = #places > 0 and cmsgpack.pack(places) or ''
-local moves = ARGV[4] == '1' and packed ~= (s[5] or '')
+local moves = (drops or ARGV[4] == '1') and packed ~= (s[5] or '')
 local old = moves and s[5] and s[5] ~= '' and cmsgpack.unpack(s[5]) or {}
 local missing = {'INDEXES'}
 for _, p in ipairs(old) do
@@ -45,7 +47,7 @@ if moves then
   if packed == '' then redis.call('HDEL', KEYS[1], 'x') else redis.call('HSET', KEYS[1], 'x', packed) end
 end
 
-local key = 6 + #names
+local key = 7 + #names
 for i = 1, tonumber(ARGV[14]) do
   local ttl = tonumber(ARGV[arg + 1])
   if ttl < 0 then
@@ -80,9 +82,9 @@ if drop > 0 then
   redis.call('LTRIM', KEYS[2], drop, -1)
   depth = depth - drop
   if depth > 0 then
-    redis.call('ZADD', KEYS[6], string.match(redis.call('LINDEX', KEYS[2], 0), '^%d+ (%d+)'), 'mail\0' .. ARGV[1])
+    redis.call('ZADD', KEYS[7], string.match(redis.call('LINDEX', KEYS[2], 0), '^%d+ (%d+)'), 'mail\0' .. ARGV[1])
   else
-    redis.call('ZREM', KEYS[6], 'mail\0' .. ARGV[1])
+    redis.call('ZREM', KEYS[7], 'mail\0' .. ARGV[1])
   end
 end
 
@@ -92,14 +94,19 @@ if holder == '' then
   -- While somebody holds the lease, at its end: a holder that has begun will see that the version moved and decide
   -- again, one that has not may never begin.
   if wake > 0 then redis.call('ZADD', KEYS[3], 'LT', lease and math.max(wake, now + ttl) or wake, ARGV[1]) end
-elseif ending == 'handback' or (ending == 'release' and depth == 0) then
+elseif ending == 'handback' or (ending ~= '' and depth == 0) then
   redis.call('HDEL', KEYS[1], 'h', 'b')
   if lease == holder then redis.call('DEL', KEYS[4]) end
   if raised or (wake == 0 and ending == 'handback') then wake = now end
-  if wake > 0 then
+  if wake > 0 and not drops then
     redis.call('ZADD', KEYS[3], wake, ARGV[1])
   else
     redis.call('ZREM', KEYS[3], ARGV[1])
+  end
+  if drops then
+    redis.call('DEL', KEYS[1], KEYS[5])
+    -- Longer than any Ask lasts that has read the former life. In a cluster each shard has its own.
+    redis.call('SET', KEYS[6], string.format('%.0f', math.max(ARGV[3] + 1, redis.call('GET', KEYS[6]) or 0)), 'PX', 3600000)
   end
   reply[2] = 1
 else

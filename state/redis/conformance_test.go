@@ -3,6 +3,9 @@ package redis_test
 import (
 	"context"
 	"errors"
+	"regexp"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,9 +49,25 @@ func conformance(t *testing.T, url string) {
 				}
 				return v
 			},
+			Left: func(tb testing.TB) (left []string) {
+				var mu sync.Mutex
+				if err := eachMaster(tb.Context(), c, func(ctx context.Context, c *goredis.Client) error {
+					keys, err := c.Keys(ctx, "*").Result()
+					mu.Lock()
+					defer mu.Unlock()
+					left = append(left, slices.DeleteFunc(keys, func(k string) bool { return besides.MatchString(k) })...)
+					return err
+				}); err != nil {
+					tb.Error(err)
+				}
+				return left
+			},
 		}
 	})
 }
+
+// besides are the keys that belong to no subject. The last of them ends by itself.
+var besides = regexp.MustCompile(`^sb:{s\d{3}}:(dd:.*|raw:.*|gone)$`)
 
 func open(tb testing.TB, url string) *redis.Store {
 	tb.Helper()

@@ -92,7 +92,7 @@ func (s *Store) settled(ctx context.Context, f func() (reply, error)) (reply, er
 // Begin enters holder into the document and makes the subject due when the lease ends.
 func (s *Store) Begin(ctx context.Context, subject state.Subject, holder string, lease time.Duration) (state.Snapshot, state.Verdict, error) {
 	k := keysOf(subject)
-	r, err := s.run(ctx, s.begin, []string{k.state(), k.mailbox(), k.due(), k.lease()},
+	r, err := s.run(ctx, s.begin, []string{k.state(), k.mailbox(), k.due(), k.lease(), k.gone()},
 		k.subject, holder, upMilli(lease), state.MailBatch, uuid.NewString())
 	var v state.Verdict
 	if err == nil {
@@ -111,7 +111,7 @@ func (s *Store) Begin(ctx context.Context, subject state.Subject, holder string,
 // Load reads a subject without taking part.
 func (s *Store) Load(ctx context.Context, subject state.Subject) (state.Snapshot, error) {
 	k := keysOf(subject)
-	r, err := s.run(ctx, s.load, []string{k.state(), k.mailbox(), k.due()}, k.subject, state.MailBatch)
+	r, err := s.run(ctx, s.load, []string{k.state(), k.mailbox(), k.due(), k.gone()}, k.subject, state.MailBatch)
 	var snap state.Snapshot
 	if err == nil {
 		snap, err = r.snapshot()
@@ -127,8 +127,8 @@ func (r reply) snapshot() (n state.Snapshot, err error) {
 	if n.Version, err = r.number(1); err != nil {
 		return n, err
 	}
-	if n.Version > 0 {
-		n.Doc = []byte(r.text(2))
+	if doc, ok := r[2].(string); ok {
+		n.Doc = []byte(doc)
 	}
 	n.Holder = r.text(3)
 	up, err := r.number(4)
@@ -151,7 +151,7 @@ func (r reply) snapshot() (n state.Snapshot, err error) {
 // Confirm asks whether holder and version still stand, and whether mail beyond seq waits.
 func (s *Store) Confirm(ctx context.Context, subject state.Subject, holder string, version, seq int64) (state.Confirmed, error) {
 	k := keysOf(subject)
-	r, err := s.run(ctx, s.confirm, []string{k.state(), k.mailbox()}, holder, version, seq)
+	r, err := s.run(ctx, s.confirm, []string{k.state(), k.mailbox(), k.gone()}, holder, version, seq)
 	var c state.Confirmed
 	if err == nil {
 		c.Verdict, err = r.verdict()
@@ -177,8 +177,8 @@ func (s *Store) Commit(ctx context.Context, c state.Commit) (state.Committed, er
 }
 
 func (s *Store) save(ctx context.Context, c state.Commit) (state.Committed, error) {
-	if c.Holder == "" && (c.Through != 0 || c.Release || c.HandBack) {
-		return state.Committed{}, errors.New("an Ask consumes no mail and releases nothing")
+	if err := c.Valid(); err != nil {
+		return state.Committed{}, err
 	}
 	for _, x := range c.Index {
 		if math.IsNaN(x.Score) { // Redis would refuse it in the midst of the script, which is not rolled back
@@ -220,6 +220,8 @@ func (s *Store) sendCommit(ctx context.Context, c state.Commit, indexes []string
 	switch {
 	case c.HandBack:
 		ending = "handback"
+	case c.Drop:
+		ending = "drop"
 	case c.Release:
 		ending = "release"
 	}
@@ -235,7 +237,7 @@ func (s *Store) sendCommit(ctx context.Context, c state.Commit, indexes []string
 		// Rounded up, so that the subject is never due before the time that was asked for; never 0, which is none.
 		wake = max(c.Wake.Add(time.Millisecond-time.Nanosecond).UnixMilli(), 1)
 	}
-	keys := []string{k.state(), k.mailbox(), k.due(), k.lease(), k.journal(), k.index(state.OldestSince)}
+	keys := []string{k.state(), k.mailbox(), k.due(), k.lease(), k.journal(), k.gone(), k.index(state.OldestSince)}
 	args := []any{
 		k.subject, c.Holder, c.Version, flag(c.Doc != nil), c.Doc,
 		c.Through, wake, ending, up, state.MailBatch, state.JournalKept,

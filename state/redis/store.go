@@ -14,6 +14,7 @@
 //	sb:{s}:due                 sorted set: subjects by when they are due, ms; one that is held, by the end of its lease
 //	sb:{s}:ix:<name>           sorted set: "<label>\x00<subject>" by score; accept and commit keep
 //	                           state.MailLabel of state.OldestSince themselves
+//	sb:{s}:gone                string: the version of a subject that is not there; 0 where missing
 //	sb:{s}:dd:<id>             string: a delivery id that has taken effect
 //	sb:{s}:raw:<id>            string: a body as it arrived, s2
 //
@@ -87,6 +88,7 @@ func (k keys) journal() string          { return k.tag + "jr:" + k.subject }
 func (k keys) lease() string            { return k.tag + "lk:" + k.subject }
 func (k keys) record(key string) string { return k.tag + "rec:" + k.subject + ":" + key }
 func (k keys) due() string              { return k.tag + "due" }
+func (k keys) gone() string             { return k.tag + "gone" }
 func (k keys) index(name string) string { return k.tag + "ix:" + name }
 func (k keys) delivery(id string) string {
 	return k.tag + "dd:" + id

@@ -108,7 +108,7 @@ var modelCases = []testCase{
 		var runs atomic.Int64
 		rapid.Check(b.T, func(t *rapid.T) {
 			s := subject(int(runs.Add(1))) // a fresh one for each run on the same store
-			m := &model{known: map[string]bool{}}
+			m := &model{known: map[string]bool{}, version: b.load(s).Version}
 			var last *state.Commit
 			later := b.load(s).Now.Add(24 * time.Hour).Truncate(time.Second)
 			token := rapid.SampledFrom([]string{"A", "B", "C"})
@@ -192,6 +192,26 @@ var modelCases = []testCase{
 						c.Forget = []string{id(t)}
 					}
 					send(c)
+				},
+				"drop": func(t *rapid.T) {
+					if m.record != "" {
+						t.Skip("whoever drops waits for the last record")
+					}
+					c := state.Commit{Subject: s, Holder: token.Draw(t, "holder"), Version: m.version, Drop: true, Wake: wake.Draw(t, "wake")}
+					v := m.verdict(c.Holder, c.Version)
+					got, err := b.Store.Commit(b.Context(), c)
+					if err != nil || got.Verdict != v || got.Released != (v == state.OK && len(m.mail) == 0) {
+						t.Fatalf("drop as %s: %+v, %v, want %v of %+v", c.Holder, got, err, v, m)
+					}
+					switch n := b.load(s); {
+					case !got.Released:
+					case m.flagged:
+						m.holder, m.due = "", c.Wake
+					case n.Version <= m.version:
+						t.Fatalf("version %d follows %d", n.Version, m.version)
+					default:
+						*m = model{version: n.Version, known: m.known}
+					}
 				},
 				"ask": func(t *rapid.T) { send(drawCommit(t, "")) },
 				"resend": func(t *rapid.T) {

@@ -43,6 +43,8 @@ type Harness struct {
 	// Advance moves the store's time. Nil where it cannot be moved: short spans are then really waited for, and the
 	// group "weeks later" is left out.
 	Advance func(d time.Duration)
+	// Left names everything that the store holds beside ids and raw bodies of deliveries.
+	Left func(t testing.TB) []string
 }
 
 // Run runs the suite. open is called once for each subtest and answers a store without subjects; what it opens it
@@ -57,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"confirm", confirmCases},
 		{"commit", commitCases},
 		{"ask", askCases},
+		{"drop", dropCases},
 		{"schedule", scheduleCases},
 		{"index", indexCases},
 		{"beside", besideCases},
