@@ -23,26 +23,15 @@ func watch(ctx context.Context, cfg Config, e *actor.Engine, st store, log *zap.
 			return fmt.Errorf("alerts: %w", err)
 		}
 		c.Post = func(ctx context.Context, id string, body []byte) actor.Outcome {
-			return told(receiver.Post(ctx, "tell of an alert", cfg.AlertURL, id, body))
+			if err := receiver.Post(ctx, "tell of an alert", cfg.AlertURL, id, body); err != nil {
+				return status.Outcome(err)
+			}
+			return actor.Outcome{Code: actor.Done}
 		}
 	}
 	actor.Register(e, alerts.Kind, alerts.New(c), actor.KindOptions{Clockwork: true})
-	_, err := actor.Ask(ctx, e, alerts.Subject(), "", func(d alerts.Doc, now time.Time) (actor.Step[alerts.Doc], error) {
-		return alerts.Seed(d, now), nil
-	})
-	if err != nil {
-		return fmt.Errorf("wake the alerts: %w", err)
-	}
 	metrics.MustRegister(newAlertGauges(context.WithoutCancel(ctx), st))
-	return nil
-}
-
-// told is what a call to the receiver came to.
-func told(err error) actor.Outcome {
-	if err == nil {
-		return actor.Outcome{Code: actor.Done}
-	}
-	return status.Outcome(err)
+	return wake(ctx, e, alerts.Subject(), alerts.Seed)
 }
 
 // scrapeWait bounds the one read of the store that a scrape costs.

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/signalbox-ci/signalbox/actor"
-	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
 	sweeps "github.com/signalbox-ci/signalbox/repair"
@@ -100,14 +99,15 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 
 	sweep := sweeps.New(w.sweep(st))
 	actor.Register(engine, sweeps.Kind, sweep, actor.KindOptions{MailFormat: sweeps.Format, Clockwork: true})
-	if err := w.seed(ctx, sweep); err != nil {
-		return nil, err
+	for _, f := range cfg.Forges {
+		if err := wake(ctx, engine, sweeper(f), sweep.Seed); err != nil {
+			return nil, err
+		}
 	}
-
 	if err := watch(ctx, cfg, engine, st, log, metrics); err != nil {
 		return nil, err
 	}
-	edge, err := webhook.New(edges, func(r forge.Repo) bool { return cfg.Allowed(r) }, engine.Tell, log, metrics)
+	edge, err := webhook.New(edges, cfg.Allowed, engine.Tell, log, metrics)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/github"
 	"github.com/signalbox-ci/signalbox/forge/gitlab"
-	sweeps "github.com/signalbox-ci/signalbox/repair"
 	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state/redis"
 )
@@ -224,7 +223,7 @@ const reposChecked = 20
 func (x *examination) app() bool { return x.at.AppID != 0 }
 
 // repos are those the allow-list names in full, or else those that the App or the access token is for.
-func (x *examination) repos(ctx context.Context, c sweeps.Lister, bot bool) ([]forge.Repo, error) {
+func (x *examination) repos(ctx context.Context, c connected, bot bool) ([]forge.Repo, error) {
 	var out []forge.Repo
 	names, wild := x.cfg.named(x.at.Name)
 	for _, n := range names {
@@ -233,35 +232,11 @@ func (x *examination) repos(ctx context.Context, c sweeps.Lister, bot bool) ([]f
 	if len(names) > 0 && !wild {
 		return out, nil
 	}
-	installations := []int64{0}
-	if x.app() {
-		var err error
-		if installations, err = pages(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) }); err != nil {
-			return nil, err
-		}
-	} else if !bot && !wild {
+	if !x.app() && !bot && !wild {
 		return nil, nil // a person's token sees what is none of our business
 	}
-	for _, i := range installations {
-		list, err := pages(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, i, page) })
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, slices.DeleteFunc(list, func(r forge.Repo) bool { return !x.cfg.Allowed(r) })...)
-	}
-	return out, nil
-}
-
-// pages reads a list to its end.
-func pages[T any](read func(page int) ([]T, int, error)) (all []T, err error) {
-	for page := 1; page != 0; {
-		var list []T
-		if list, page, err = read(page); err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
-	}
-	return all, nil
+	list, err := c.repositories(ctx, x.app())
+	return append(out, slices.DeleteFunc(list, func(r forge.Repo) bool { return !x.cfg.Allowed(r) })...), err
 }
 
 // unread tells that something cannot be looked at, which is no failure of what it is about.

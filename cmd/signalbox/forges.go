@@ -46,37 +46,39 @@ type connected struct {
 	source  runner.Source // what runners check out
 }
 
-var (
-	_ forgeClient = (*github.Client)(nil)
-	_ forgeClient = (*gitlab.Client)(nil)
-)
-
 // dial makes both sides of a forge; now is the clock by which signed deliveries are old. It makes no call.
-func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected, error) {
+func dial(f Forge, transport http.RoundTripper, now func() time.Time) (c connected, err error) {
 	if f.Kind == kindGitLab {
-		c, err := gitlab.New(gitlab.Options{Instance: f.Name, URL: f.APIURL, Token: f.Token.Reveal(), Transport: transport})
-		if err != nil {
-			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
-		}
-		h, err := gitlab.NewHook(gitlab.HookOptions{
-			Instance: f.Name, Secrets: revealed(f.WebhookSecrets), SigningTokens: revealed(f.SigningTokens), Now: now,
-		})
-		if err != nil {
-			return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
-		}
-		return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, c}, nil
+		c, err = dialGitLab(f, transport, now)
+	} else {
+		c, err = dialGitHub(f, transport)
 	}
+	if err != nil {
+		return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
+	}
+	return c, nil
+}
+
+func dialGitLab(f Forge, transport http.RoundTripper, now func() time.Time) (connected, error) {
+	c, err := gitlab.New(gitlab.Options{Instance: f.Name, URL: f.APIURL, Token: f.Token.Reveal(), Transport: transport})
+	if err != nil {
+		return connected{}, err
+	}
+	h, err := gitlab.NewHook(gitlab.HookOptions{
+		Instance: f.Name, Secrets: revealed(f.WebhookSecrets), SigningTokens: revealed(f.SigningTokens), Now: now,
+	})
+	return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, c}, err
+}
+
+func dialGitHub(f Forge, transport http.RoundTripper) (connected, error) {
 	c, err := github.New(github.Options{
 		Instance: f.Name, APIURL: f.APIURL, Token: f.Token.Reveal(), AppID: f.AppID, PrivateKey: []byte(f.PrivateKey.Reveal()),
 		Transport: transport,
 	})
 	if err != nil {
-		return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
+		return connected{}, err
 	}
 	h, err := github.NewHook(f.Name, revealed(f.WebhookSecrets))
-	if err != nil {
-		return connected{}, fmt.Errorf("forge %s: %w", f.Name, err)
-	}
 	return connected{c, "GitHub", h, func(t Trigger) (prmanager.Trigger, error) {
 		switch t.Kind {
 		case RepositoryDispatch:
@@ -86,7 +88,37 @@ func dial(f Forge, transport http.RoundTripper, now func() time.Time) (connected
 		default:
 			return c.Approval(), nil
 		}
-	}, c}, nil
+	}, c}, err
+}
+
+// repositories are all of the App's installations, or all that the token sees.
+func (c connected) repositories(ctx context.Context, app bool) (all []forge.Repo, err error) {
+	installations := []int64{0}
+	if app {
+		if installations, err = pages(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) }); err != nil {
+			return nil, err
+		}
+	}
+	for _, i := range installations {
+		list, err := pages(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, i, page) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+// pages reads a list to its end.
+func pages[T any](read func(page int) ([]T, int, error)) (all []T, err error) {
+	for page := 1; page != 0; {
+		var list []T
+		if list, page, err = read(page); err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
 }
 
 func revealed(secrets []Secret) []string {

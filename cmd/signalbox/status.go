@@ -209,21 +209,12 @@ func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
 	if err != nil {
 		return forge.Repo{}, err
 	}
-	installations := []int64{0} // what the token sees
-	if a.forges[i].AppID != 0 {
-		installations, err = pages(func(page int) ([]int64, int, error) { return c.Installations(ctx, page) })
-		if err != nil {
-			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
-		}
+	repos, err := c.repositories(ctx, a.forges[i].AppID != 0)
+	if err != nil {
+		return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
 	}
-	for _, id := range installations {
-		repos, err := pages(func(page int) ([]forge.Repo, int, error) { return c.Repos(ctx, id, page) })
-		if err != nil {
-			return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
-		}
-		if i := slices.IndexFunc(repos, func(r forge.Repo) bool { return strings.EqualFold(r.Name, name) }); i >= 0 {
-			return repos[i], nil
-		}
+	if i := slices.IndexFunc(repos, func(r forge.Repo) bool { return strings.EqualFold(r.Name, name) }); i >= 0 {
+		return repos[i], nil
 	}
 	return forge.Repo{}, fmt.Errorf("%s: %w", what, errNoRepo)
 }

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"time"
-
-	"github.com/signalbox-ci/signalbox/actor"
 	sweeps "github.com/signalbox-ci/signalbox/repair" // repair is an operator's word here
 	"github.com/signalbox-ci/signalbox/state"
 )
@@ -41,23 +36,10 @@ func (c Config) named(instance string) (names []string, wild bool) {
 	return names, wild
 }
 
-// sweeper is the subject that sweeps a forge by itself.
+// sweeper is the subject that sweeps a forge by itself, once it was woken.
 func sweeper(f Forge) state.Subject {
 	if f.Token.Set() {
 		return sweeps.Subject(f.Name, sweeps.Token)
 	}
 	return sweeps.Subject(f.Name, sweeps.Root)
-}
-
-// seed wakes the sweeps of all forges. From then on they wake themselves.
-func (w wiring) seed(ctx context.Context, b *sweeps.Behaviour) error {
-	for _, f := range w.cfg.Forges {
-		_, err := actor.Ask(ctx, w.engine, sweeper(f), "", func(d sweeps.Sweep, now time.Time) (actor.Step[sweeps.Sweep], error) {
-			return b.Seed(d, now), nil
-		})
-		if err != nil {
-			return fmt.Errorf("wake the sweep of %s: %w", f.Name, err)
-		}
-	}
-	return nil
 }
