@@ -58,7 +58,7 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 			if err != nil {
 				return state.Commit{}, err
 			}
-			env.Doc, env.Wake, env.Index = next.Next, step.Wake, step.Index
+			env.Doc, env.Wake, env.Keep, env.Index = next.Next, step.Wake, step.Keep, step.Index
 			env.Touched = now
 			env.merge(step.Wishes, now, inFlight)
 			put := step.Put
@@ -134,7 +134,7 @@ func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope
 	if err != nil {
 		return false, err
 	}
-	env.Now = now
+	env.saved(now, c.Put)
 	c.Subject, c.Version, c.Doc, c.Wake, c.Index = s, snap.Version, mustJSON(env), env.due(now), env.index(e.kindOf(s))
 	done, err := e.store.Commit(ctx, c)
 	if err != nil {
@@ -176,7 +176,7 @@ type View struct {
 	Quarantined time.Time       `json:"quarantined,omitzero"`
 	Crashes     int             `json:"crashes,omitempty"`
 	LastPanic   string          `json:"last_panic,omitempty"`
-	Due         time.Time       `json:"due,omitzero"`
+	Due         time.Time       `json:"due,omitzero"` // also to be dropped
 	Now         time.Time       `json:"now"`
 }
 

@@ -171,7 +171,7 @@ func encodeStep[D any](s Step[D]) (decided, error) {
 	if err != nil {
 		return decided{}, fmt.Errorf("encode %T: %w", s.Next, err)
 	}
-	return decided{Step[json.RawMessage]{doc, s.Wishes, s.Wake, s.Compared, s.Index, s.Put, s.Journal, s.Dead, s.Reply, s.Why, s.Trouble}}, nil
+	return decided{Step[json.RawMessage]{doc, s.Wishes, s.Wake, s.Keep, s.Compared, s.Index, s.Put, s.Journal, s.Dead, s.Reply, s.Why, s.Trouble}}, nil
 }
 
 // Tell stores a delivery for its subject and wakes the subject's actor here. When it answers nil the delivery is

@@ -35,6 +35,9 @@ type envelope struct {
 	Results []Result      `json:"results,omitempty"` // outcomes that Decide has not consumed
 	Wake    time.Time     `json:"wake,omitzero"`     // asked for by the behaviour
 	Index   []state.Index `json:"index,omitempty"`   // asked for by the behaviour
+	Keep    time.Duration `json:"keep,omitempty"`    // asked for by the behaviour
+	// Records is when the last record ends that was put with a TTL.
+	Records time.Time `json:"records,omitzero"`
 
 	Reconcile []planned `json:"reconcile,omitempty"` // compare with the outside from then on
 
@@ -119,12 +122,33 @@ func (e *envelope) pick(now time.Time) *Entry {
 	return best
 }
 
-// due answers when there is work that no new mail brings: the zero time = never.
+// saved notes what is saved at now, before anything is computed from it.
+func (e *envelope) saved(now time.Time, put []state.Record) {
+	e.Now = now
+	for _, r := range put {
+		if r.TTL > 0 {
+			e.Records = later(e.Records, now.Add(r.TTL))
+		}
+	}
+}
+
+// ends answers when the subject is dropped if nothing comes: the zero time = never. What needs a person keeps it.
+func (e *envelope) ends() time.Time {
+	if e.Keep == 0 || len(e.Dead) > 0 || !e.Quarantined.IsZero() || !e.since().IsZero() {
+		return time.Time{}
+	}
+	return later(e.Now.Add(max(e.Keep, state.IDLife)), e.Records)
+}
+
+// due answers when there is something to do that no new mail brings: the zero time = never.
 func (e *envelope) due(now time.Time) time.Time {
 	if !e.Quarantined.IsZero() {
 		return now.Add(shutEvery)
 	}
 	t := e.since()
+	if t.IsZero() {
+		t = e.ends()
+	}
 	if !t.IsZero() && e.Hold.After(t) {
 		t = e.Hold
 	}

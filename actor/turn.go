@@ -129,9 +129,6 @@ func (t *turn) begin() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if t.k == nil {
-		return "", fmt.Errorf("kind %q: %w", t.s.Kind, errNewer)
-	}
 	t.env, t.mail = &env, unread(snap.Mail, env.Seq)
 	t.base, t.began = later(later(snap.Now, env.Now), t.base.Add(time.Since(t.began))), time.Now()
 	return snap.Holder, nil
@@ -145,7 +142,7 @@ func unread(mail []state.Mail, seq int64) []state.Mail {
 // run is the turn after Begin.
 func (t *turn) run(before string) error {
 	started := time.Now()
-	if before != "" {
+	if before != "" && t.k != nil {
 		if err := t.takeover(before); err != nil || t.env == nil {
 			return err
 		}
@@ -234,6 +231,7 @@ func (t *turn) takeover(before string) error {
 			env.Hold = now.Add(wait)
 			c.HandBack, c.Wake = true, env.Hold
 		}
+		env.saved(now, nil)
 		over, err := t.commit(env, c, true)
 		if err != nil {
 			return err
@@ -256,6 +254,9 @@ func (t *turn) takeover(before string) error {
 // inputs gathers what the next Decide consumes.
 func (t *turn) inputs(env *envelope, now time.Time) (Inputs, error) {
 	mail := t.mail
+	if t.k == nil && (len(mail) > 0 || !env.since().IsZero()) {
+		return Inputs{}, fmt.Errorf("kind %q: %w", t.s.Kind, errNewer)
+	}
 	if i := slices.IndexFunc(mail, func(m state.Mail) bool { return m.Format > t.k.MailFormat && m.Kind != KindReconcile }); i == 0 {
 		return Inputs{}, fmt.Errorf("mail %s: %w", mail[0].ID, errNewer)
 	} else if i > 0 {
@@ -290,7 +291,7 @@ func (t *turn) decide(env *envelope, in Inputs, put []state.Record, journal [][]
 	}
 	t.opt.Trace(t.s, AtDecided)
 
-	env.Doc, env.Index, env.Results, env.Wake = step.Next, step.Index, nil, step.Wake
+	env.Doc, env.Index, env.Results, env.Wake, env.Keep = step.Next, step.Index, nil, step.Wake, step.Keep
 	if !env.Wake.IsZero() && !env.Wake.After(now) {
 		env.Wake = now.Add(time.Second) // a behaviour that asks for the past gets a second, not a busy loop
 	}
@@ -364,6 +365,7 @@ func (t *turn) panicked(in Inputs, cause error) (bool, error) {
 			c.HandBack, c.Wake = true, env.Hold
 		}
 	}
+	env.saved(now, c.Put)
 	return t.commit(env, c, true)
 }
 
@@ -377,11 +379,15 @@ func firstLine(err error) string {
 	return s
 }
 
-// save is a commit that ends the turn where nothing more is due. changed = false saves nothing but the release.
+// save is a commit that ends the turn where nothing more is due, and the subject where it has been kept long enough.
+// changed = false saves nothing but the release.
 func (t *turn) save(env *envelope, c state.Commit, changed bool) (bool, error) {
 	now := t.now()
 	if changed || !c.HandBack {
 		env.Crashes = 0 // progress: whatever crashed before did not this time
+	}
+	if changed = changed || t.flagged || t.env.Crashes != 0; changed {
+		env.saved(now, c.Put)
 	}
 	last := int64(0)
 	if n := len(t.mail); n > 0 {
@@ -394,21 +400,23 @@ func (t *turn) save(env *envelope, c state.Commit, changed bool) (bool, error) {
 		} else {
 			c.Release = false
 		}
+		// One of which nothing was ever saved needs no place either.
+		if end := env.ends(); c.Release && !changed && (env.Now.IsZero() || !end.IsZero() && !end.After(now)) {
+			c.Release, c.Drop = false, true
+		}
 	}
-	return t.commit(env, c, changed || t.flagged || t.env.Crashes != 0)
+	return t.commit(env, c, changed)
 }
 
 // commit saves env and answers whether the turn is over. Where the document has moved, or the answer did not come, the
 // subject is read again under the same token and the caller's loop decides anew: nothing is lost, since unsaved
 // attempts stay pending and saved ones are recognised by their number.
 func (t *turn) commit(env *envelope, c state.Commit, changed bool) (bool, error) {
-	now := t.now()
-	env.Now = now
 	c.Subject, c.Holder, c.Version, c.Through = t.s, t.lease.Token(), t.version, env.Seq
 	if changed {
 		c.Doc, c.Index, c.ClearFlag = mustJSON(env), env.index(t.k), t.flagged
 	}
-	ending := c.Release || c.HandBack
+	ending := c.Release || c.HandBack || c.Drop
 	if ending {
 		t.lease.Pause() // the commit deletes the lease's key: nobody of ours may renew it meanwhile
 	}
@@ -438,6 +446,9 @@ func (t *turn) commit(env *envelope, c state.Commit, changed bool) (bool, error)
 	case done.Verdict == state.Moved:
 		_, err := t.begin()
 		return false, err
+	}
+	if c.Drop && done.Released && !env.Now.IsZero() {
+		t.log.Info("dropped: kept long enough, and nothing is owed", zap.Stringer("subject", t.s), zap.Time("last_change", env.Now))
 	}
 	t.faults = 0
 	t.attempt = nil

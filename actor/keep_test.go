@@ -1,0 +1,287 @@
+package actor_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/state"
+)
+
+const (
+	day  = 24 * time.Hour
+	kept = 90 * day
+)
+
+// seldom lets months pass in few polls.
+var seldom = actor.Options{Poll: 6 * time.Hour}
+
+// keeping decides what wishing does, and asks to be kept for so long.
+func keeping(d time.Duration, ws ...actor.Wish) func(tally, actor.Inputs, time.Time) actor.Step[tally] {
+	f := wishing(ws...)
+	return func(t tally, in actor.Inputs, now time.Time) actor.Step[tally] {
+		s := f(t, in, now)
+		s.Keep, s.Index = d, []state.Index{{Name: "name", Label: "a"}}
+		s.Journal = [][]byte{[]byte("decided")}
+		return s
+	}
+}
+
+// there says whether anything is left of the test's subject.
+func (x *bench) there() bool {
+	x.t.Helper()
+	synctest.Wait()
+	n, err := x.store.Load(x.t.Context(), subject)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	var left int
+	for _, index := range []string{"name", actor.IndexTouched, actor.IndexDead, state.OldestSince} {
+		rows, err := x.store.List(x.t.Context(), index, "", 10)
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		for _, r := range rows {
+			if r.Subject == subject {
+				left++
+			}
+		}
+	}
+	lines, err := x.store.Journal(x.t.Context(), subject, 10)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	if n.Doc == nil && (left+len(lines)+len(n.Mail) > 0 || !n.Wake.IsZero() || n.Holder != "") {
+		x.t.Errorf("no document, but %d places, %d journal lines, %+v", left, len(lines), n)
+	}
+	return n.Doc != nil
+}
+
+// stays and goes check that the subject is there for so long from now, and gone a day later.
+func (x *bench) stays(d time.Duration) {
+	x.t.Helper()
+	elapse(d)
+	if !x.there() {
+		x.t.Fatalf("gone within %v", d)
+	}
+}
+
+func (x *bench) goes(after time.Duration) {
+	x.t.Helper()
+	x.stays(after - day)
+	elapse(2 * day)
+	if x.there() {
+		v, _ := x.see()
+		x.t.Fatalf("still there after %v: %+v", after+day, v)
+	}
+}
+
+func TestSubjectIsDroppedAfterItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{decide: keeping(kept, wish("w", actor.Cosmetic, "x"))}, seldom)
+		defer x.run(x.Engine)()
+		x.tell("one")
+		x.goes(kept)
+
+		x.tell("two") // begins anew
+		x.stays(80 * day)
+		if v, d := x.see(); v.Seq != 1 || len(d.Seen) != 1 || d.Seen[0] != "two" || len(d.Results) != 1 {
+			t.Errorf("the second life: %+v, %+v", v, d)
+		}
+		x.tell("three") // renews
+		x.stays(80 * day)
+		if _, err := actor.Ask(t.Context(), x.Engine, subject, "", func(d tally, _ time.Time) (actor.Step[tally], error) {
+			return actor.Step[tally]{Next: d, Keep: kept}, nil // renews, too
+		}); err != nil {
+			t.Fatal(err)
+		}
+		x.goes(kept)
+	})
+}
+
+func TestSubjectStaysWhereNobodySaysForHowLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &script{decide: keeping(kept)}
+		x := newBench(t, b, seldom)
+		defer x.run(x.Engine)()
+		x.tell("one")
+		x.stays(80 * day)
+		b.decide = keeping(0)
+		x.tell("two")
+		x.stays(1000 * day)
+	})
+}
+
+// What is owed, and what needs a person, keeps a subject; once it is cleared the time begins.
+func TestSubjectStaysWhileAnythingIsOwed(t *testing.T) {
+	failing := func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+		return actor.Outcome{Code: actor.Failed, Err: errors.New("no answer")}
+	}
+	for name, c := range map[string]struct {
+		decide func(tally, actor.Inputs, time.Time) actor.Step[tally]
+		do     func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome
+		clear  func(x *bench) error
+	}{
+		"an entry": {
+			decide: keeping(kept, wish("w", actor.Shutting, "x")), do: failing,
+			clear: func(x *bench) error { x.script.do = nil; elapse(day); return nil },
+		},
+		"a wake": {
+			decide: func(d tally, in actor.Inputs, now time.Time) actor.Step[tally] {
+				s := keeping(kept)(d, in, now)
+				if len(in.Mail) > 0 {
+					s.Wake = now.Add(300 * day)
+				}
+				return s
+			},
+			clear: func(*bench) error { return nil },
+		},
+		"a dead letter": {
+			decide: keeping(kept, wish("w", actor.Permitting, "x")), do: failing,
+			clear: func(x *bench) error {
+				v, _ := x.see()
+				if len(v.Dead) != 1 {
+					return fmt.Errorf("%d dead letters", len(v.Dead))
+				}
+				return x.Discard(x.t.Context(), subject, v.Dead[0].ID, "test")
+			},
+		},
+		"quarantine": {
+			decide: func(d tally, in actor.Inputs, now time.Time) actor.Step[tally] {
+				if d.Woken > 0 {
+					panic("a bug")
+				}
+				s := keeping(kept)(d, in, now)
+				s.Wake = now.Add(day)
+				return s
+			},
+			clear: func(x *bench) error {
+				x.script.decide = keeping(kept)
+				return x.Release(x.t.Context(), subject, "test")
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newBench(t, &script{decide: c.decide, do: c.do}, seldom)
+				defer x.run(x.Engine)()
+				x.tell("one")
+				x.stays(300 * day)
+				if err := c.clear(x); err != nil {
+					t.Fatal(err)
+				}
+				elapse(day)
+				x.goes(kept - day)
+			})
+		})
+	}
+}
+
+// Mail that comes while the subject is about to be dropped is decided, and the subject stays.
+func TestMailBeforeTheDropKeepsTheSubject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var x *bench
+		armed := false
+		x = newBench(t, &script{decide: keeping(kept)}, actor.Options{Poll: 6 * time.Hour, Trace: func(_ state.Subject, p actor.Point) {
+			if armed && p == actor.AtBegun {
+				armed = false
+				x.tell("two")
+			}
+		}})
+		defer x.run(x.Engine)()
+		x.tell("one")
+		x.stays(kept - day)
+		armed = true
+		x.stays(2 * day)
+		if _, d := x.see(); armed || len(d.Seen) != 2 {
+			t.Errorf("armed %v, seen %v", armed, d.Seen)
+		}
+		x.goes(kept - day)
+	})
+}
+
+// The numbers of a second life begin anew, and so do the ids of what it tells: they must be forgotten by then.
+func TestTellOfASecondLifeArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := state.Subject{Instance: "test", Project: "1", Kind: "script", Key: "other"}
+		w := wish("told", actor.Permitting, "x")
+		w.To = &other
+		var told int
+		x := newBench(t, nil, seldom)
+		x.Engine = x.engine(&script{decide: func(d tally, in actor.Inputs, now time.Time) actor.Step[tally] {
+			for _, m := range in.Mail {
+				if m.Kind == "effect" {
+					told++
+					return actor.Step[tally]{Next: d}
+				}
+			}
+			return keeping(time.Hour, w)(d, in, now)
+		}}, seldom)
+		defer x.run(x.Engine)()
+		for life := range 3 {
+			x.tell(fmt.Sprint(life))
+			x.goes(state.IDLife) // an hour would be too soon
+			if told != life+1 {
+				t.Fatalf("%d of %d tells arrived", told, life+1)
+			}
+		}
+	})
+}
+
+func TestSubjectStaysAsLongAsItsRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{decide: func(d tally, in actor.Inputs, now time.Time) actor.Step[tally] {
+			s := keeping(kept)(d, in, now)
+			s.Put = []state.Record{{Key: "long", Value: []byte("v"), TTL: 200 * day}, {Key: "short", Value: []byte("v"), TTL: day}}
+			return s
+		}}, seldom)
+		defer x.run(x.Engine)()
+		x.tell("one")
+		x.goes(200 * day)
+	})
+}
+
+// A document that no behaviour reads ends as well; mail, or what a newer program wrote, is left to one who knows it.
+func TestDocumentOfNoKindIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, seldom)
+		defer x.run(x.Engine)()
+		plain, mailed, newer := subject, subject, subject
+		plain.Kind, mailed.Kind, newer.Key = "log", "unknown", "newer"
+		for _, s := range []state.Subject{plain, mailed} {
+			if _, err := actor.Ask(t.Context(), x.Engine, s, "", func(d tally, _ time.Time) (actor.Step[tally], error) {
+				return actor.Step[tally]{Next: d, Keep: kept}, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := x.store.Commit(t.Context(), state.Commit{Subject: newer, Doc: json.RawMessage(`{"format":99,"keep":1}`), Wake: time.Now().Add(kept)}); err != nil {
+			t.Fatal(err)
+		}
+		left := func(s state.Subject) bool {
+			n, err := x.store.Load(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n.Doc != nil
+		}
+		elapse(kept - day)
+		synctest.Wait()
+		if !left(plain) {
+			t.Error("gone too early")
+		}
+		if _, err := x.Tell(t.Context(), state.Delivery{Subject: mailed, ID: "m", Kind: "note", Format: 1}); err != nil {
+			t.Fatal(err)
+		}
+		elapse(30 * day)
+		synctest.Wait()
+		if left(plain) || !left(mailed) || !left(newer) {
+			t.Errorf("left: of no kind %v, with mail %v, of a newer format %v; want only the last two", left(plain), left(mailed), left(newer))
+		}
+	})
+}
