@@ -47,11 +47,18 @@ func (t *turn) revoke(why Reason, by string) bool {
 }
 
 // cancelRuns gives up every run that has no result. The run counter grows, once per decision, so that the same commit
-// can be triggered again; a presubmit that has its result keeps it.
+// can be triggered again; a presubmit that has its result keeps it. What a native one has come to says nothing of runs
+// that its pending trigger has yet to let go on.
 func (t *turn) cancelRuns() {
 	for _, key := range slices.Sorted(maps.Keys(t.d.Triggers)) {
 		s := t.d.Triggers[key]
-		if s.gone() || s.done() {
+		letting := s.Native && s.Pending
+		if s.Stage == Superseded && letting {
+			s.Stray, s.Undone, s.Settled = true, false, false
+			t.d.Triggers[key] = s
+			continue
+		}
+		if s.gone() || s.done() && !letting {
 			continue
 		}
 		s.Stage, s.Settled = Cancelled, !s.Asked

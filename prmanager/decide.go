@@ -322,8 +322,14 @@ func (t *turn) pushed(e Pushed) {
 		if again || !d.Head.Brought {
 			t.pass(ChangesPushed)
 			d.Head.Brought, d.Head.Pusher, d.Head.First = true, e.Sender, false
-			d.AutoDue = d.AutoDue || d.Standing() == nil
+			d.AutoDue = true
 			t.carry(e)
+		} else if e.Sender.ID != d.Head.Pusher.ID {
+			// One of the two deliveries was written when a later push had moved the head once more, and which of them,
+			// nobody can tell. So nobody known has pushed, and nobody's trust reaches this head.
+			t.pass(ChangesPushed)
+			d.Head.Pusher, d.AutoDue = forge.Actor{}, true
+			d.Asked = slices.DeleteFunc(d.Asked, func(a Approval) bool { return a.Channel == ByCarry })
 		}
 	case e.Pull.Head.SHA != e.After: // the payload was written later than the push: its time says nothing
 	case at.After(d.Head.Span.At):
@@ -508,6 +514,15 @@ func (t *turn) judgeAuto() {
 	if !d.AutoDue {
 		return
 	}
+	if g := d.Standing(); d.Open && g != nil {
+		switch t.rests(g) {
+		case unknown:
+			return
+		case no:
+			t.revoke(UntrustedPusher, "")
+		case yes:
+		}
+	}
 	if !d.Open || d.Standing() != nil {
 		d.AutoDue = false
 		return
@@ -551,6 +566,15 @@ func (t *turn) judgeAuto() {
 		t.pass(IsAuto)
 		t.grant(Approval{Channel: ByTrust, SHA: d.Head.SHA, By: d.Author, Evidence: d.Head.Span.At})
 	}
+}
+
+// rests says whether a grant that came without anybody's asking still may: who pushed is often heard of later.
+func (t *turn) rests(g *Grant) answer {
+	head := t.d.Head
+	if !head.Brought || g.Channel != ByTrust && (g.Channel != ByCarry || head.Pusher.ID != 0) {
+		return yes
+	}
+	return t.trusts(Auto, head.Pusher)
 }
 
 // cure is what an administrator may write where a bot made the pull request wait.
@@ -623,11 +647,6 @@ func (t *turn) effected(r actor.Result) {
 	what, key, _ := strings.Cut(r.Key, "/")
 	if r.Code == actor.Stale {
 		d.LiveDue = !t.live // the world has moved: whoever moved it may not have told us
-		// One that was asked for again before it was done has no grant any more that would end it.
-		if s, ok := d.Triggers[key]; ok && what == "run" && s.Stage == Superseded && s.Pending && d.Standing() == nil {
-			s.Stray, s.Undone, s.Settled = true, false, false
-			d.Triggers[key] = s
-		}
 		return
 	}
 	switch {

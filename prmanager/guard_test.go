@@ -101,6 +101,53 @@ func TestDoc_StrictPusher(t *testing.T) {
 	mustPass(t, m, StrictRefused)
 }
 
+// What runs by trust was pushed by somebody trusted, also where that is heard only after it runs: the head was seen before
+// its push was heard of, in the base repository, where whoever pushes may write.
+func TestDoc_PusherHeardLate(t *testing.T) {
+	for who, open := range map[string]bool{"max": true, "bob": false} {
+		w := newWorld()
+		m := newSim(t, w)
+		m.hear(w.open("mona", "a1", "same"))
+		first := w.push("mona", "b2")
+		second := w.push(who, "c3")
+		m.hear(first)
+		mustBeOpen(t, m)
+		m.hear(second)
+		if open {
+			mustBeOpen(t, m)
+			continue
+		}
+		mustBeShut(t, m)
+		mustPass(t, m, UntrustedPusher)
+	}
+}
+
+// A forge writes what it tells of a push when the head has moved once more: nobody knows then who moved it, and neither
+// the trust in one of them nor an approval of what was there before reaches it.
+func TestDoc_PusherDisputed(t *testing.T) {
+	for _, start := range []func(*testing.T) (*sim, *world){approved, func(t *testing.T) (*sim, *world) {
+		w := newWorld()
+		m := newSim(t, w)
+		m.hear(w.open("mona", "a1", "same"))
+		return m, w
+	}} {
+		for _, reversed := range []bool{false, true} {
+			m, w := start(t)
+			mustBeOpen(t, m)
+			heard := []Note{w.push("mona", "b2"), w.push("bob", "c3")}
+			heard[0].After, heard[0].Pull = heard[1].After, heard[1].Pull
+			if reversed {
+				slices.Reverse(heard)
+			}
+			m.hear(heard[0])
+			m.hear(heard[1])
+			mustBeShut(t, m)
+			m.hear(heard[0])
+			mustBeShut(t, m)
+		}
+	}
+}
+
 // An outsider pushed away and back; only the push away is heard of.
 func TestDoc_AwayAndBack(t *testing.T) {
 	w := newWorld()

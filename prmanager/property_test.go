@@ -26,7 +26,7 @@ func TestProperties(t *testing.T) {
 	visited := map[string]int{}
 	for range 12 { // times 100 lives, so that the rare reasons come up too
 		rapid.Check(t, func(rt *rapid.T) {
-			l := newLife(t, rt)
+			l := newLife(rt)
 			for range rapid.IntRange(1, 40).Draw(rt, "length") {
 				l.act()
 			}
@@ -59,9 +59,9 @@ type life struct {
 	heard int64
 }
 
-func newLife(t *testing.T, rt *rapid.T) *life {
+func newLife(rt *rapid.T) *life {
 	w := newWorld()
-	m := newSim(t, w)
+	m := newSim(rt, w)
 	l := &life{rt: rt, m: m, w: w}
 	l.m.policy.Hold = rapid.SampledFrom([]time.Duration{0, 15 * time.Second, 2 * time.Minute}).Draw(rt, "hold")
 	l.m.policy.Strict = rapid.IntRange(0, 5).Draw(rt, "strict") == 0

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
@@ -424,7 +423,7 @@ func (w *world) live() []string {
 // an input. It follows the engine's rules for replacing and undoing wishes; what the engine itself does about leases
 // and crashes is tested there.
 type sim struct {
-	t       testing.TB
+	t       tester
 	w       *world
 	b       *Behaviour
 	policy  Policy
@@ -443,7 +442,17 @@ type sim struct {
 	after   func(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) // looks at every decision
 }
 
-func newSim(t testing.TB, w *world) *sim {
+// tester is what a simulation needs of its test: of one life drawn at random, too, so that a failure is made small and
+// can be repeated.
+type tester interface {
+	Helper()
+	Context() context.Context
+	Fatal(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func newSim(t tester, w *world) *sim {
 	m := &sim{t: t, w: w, why: map[string]bool{}, policy: Policy{
 		Label: "CICD", Check: "CI gate", Hold: 2 * time.Minute, Presubmits: []Presubmit{{Name: "presubmit", Trigger: "ci"}},
 		Trust: []forge.Rule{{Kind: "permission", Value: "write"}}, Auto: []forge.Rule{{Kind: "permission", Value: "write"}},
