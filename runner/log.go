@@ -133,7 +133,7 @@ func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv
 		if next == d {
 			return actor.Step[logBook]{}, errUnchanged
 		}
-		step := actor.Step[logBook]{Next: next}
+		step := actor.Step[logBook]{Next: next, Keep: taskMemory} // no longer than its rows
 		if next.Chunks > d.Chunks {
 			for i, part := range parts(text) {
 				step.Put = append(step.Put, state.Record{Key: rowsRecord(d.Chunks + i), Value: s2.Encode(nil, part), TTL: taskMemory})
