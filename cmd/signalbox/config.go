@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -158,19 +159,9 @@ type override struct {
 }
 
 func (k gateKeys) overlaid(by gateKeys) gateKeys {
-	over(&k.label, by.label)
-	over(&k.check, by.check)
-	over(&k.presubmit, by.presubmit)
-	over(&k.trust, by.trust)
-	over(&k.auto, by.auto)
-	over(&k.hold, by.hold)
-	over(&k.triggers, by.triggers)
-	return k
-}
-
-func over[T any](p **T, by *T) {
-	if by != nil {
-		*p = by
+	return gateKeys{
+		label: cmp.Or(by.label, k.label), check: cmp.Or(by.check, k.check), presubmit: cmp.Or(by.presubmit, k.presubmit),
+		trust: cmp.Or(by.trust, k.trust), auto: cmp.Or(by.auto, k.auto), hold: cmp.Or(by.hold, k.hold), triggers: cmp.Or(by.triggers, k.triggers),
 	}
 }
 

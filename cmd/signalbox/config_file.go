@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -73,7 +72,8 @@ type section struct {
 	place       place
 	where, name string
 	keys        map[string]given
-	secrets     map[string]given // of a repository: keys that the file chooses
+	inner       map[string]*yaml.Node // what has keys of its own
+	secrets     map[string]given      // of a repository: keys that the file chooses
 }
 
 func (s section) get(key string) (given, bool) { g, ok := s.keys[key]; return g, ok }
@@ -133,18 +133,12 @@ func parseFile(name string, text []byte, ps *Problems) file {
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
 		ps.add(name, "", errors.New("more than one YAML document; expected one"))
 	}
-	root := doc.Content[0]
-	f.top = r.section(root, "", topKeys(), "gate", "forges", "repositories")
-	for key, value := range r.entries(root) {
-		switch key.Value {
-		case "gate":
-			f.gate = r.section(value, "gate", gateKeyNames())
-		case "forges":
-			f.forges = r.sections(value, "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
-		case "repositories":
-			f.repositories = r.sections(value, "repositories", gateKeyNames(), "secrets")
-		}
+	f.top = r.section(doc.Content[0], "", topKeys(), "gate", "forges", "repositories")
+	if n := f.top.inner["gate"]; n != nil {
+		f.gate = r.section(n, "gate", gateKeyNames())
 	}
+	f.forges = r.sections(f.top.inner["forges"], "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
+	f.repositories = r.sections(f.top.inner["repositories"], "repositories", gateKeyNames(), "secrets")
 	return f
 }
 
@@ -155,18 +149,19 @@ type fileReader struct {
 
 func (r fileReader) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", r.name, n.Line) }
 
-// entries are the pairs of a mapping. A key that stands there twice is told by section, which reads every mapping.
-func (r fileReader) entries(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
-	return func(yield func(*yaml.Node, *yaml.Node) bool) {
-		if n.Kind != yaml.MappingNode {
-			return
+// entries are the pairs of a mapping, each key once.
+func (r fileReader) entries(n *yaml.Node, name string) (out [][2]*yaml.Node) {
+	seen := map[string]int{}
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if line, twice := seen[key.Value]; twice {
+			r.problems.add(r.at(key), joined(name, key.Value), fmt.Errorf("already said on line %d; expected once", line))
+			continue
 		}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if !yield(n.Content[i], resolved(n.Content[i+1])) {
-				return
-			}
-		}
+		seen[key.Value] = key.Line
+		out = append(out, [2]*yaml.Node{key, resolved(n.Content[i+1])})
 	}
+	return out
 }
 
 // resolved follows an alias to its anchor. An alias to an alias cannot be written.
@@ -177,68 +172,47 @@ func resolved(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// section reads the leaves of one mapping; keys in inner are left to the caller.
+// section reads the leaves of one mapping, whose keys are the operator's own where none is known, and finds the inner ones.
 func (r fileReader) section(n *yaml.Node, name string, known []string, inner ...string) section {
-	s := section{where: r.at(n), name: name, keys: map[string]given{}}
+	s := section{where: r.at(n), name: name, keys: map[string]given{}, inner: map[string]*yaml.Node{}}
+	all := strings.Join(slices.Concat(known, inner), ", ")
 	if n.Kind != yaml.MappingNode {
-		r.problems.add(r.at(n), name, fmt.Errorf("expected keys with values: %s", strings.Join(append(known, inner...), ", ")))
-		return s
+		r.problems.add(r.at(n), name, errors.New("expected keys with values: "+all))
 	}
-	seen := map[string]int{}
-	for key, value := range r.entries(n) {
-		path := joined(name, key.Value)
-		if line, twice := seen[key.Value]; twice {
-			r.problems.add(r.at(key), path, fmt.Errorf("already said on line %d; expected once", line))
-			continue
-		}
-		seen[key.Value] = key.Line
-		switch {
-		case slices.Contains(inner, key.Value):
-		case !slices.Contains(known, key.Value):
-			all := append(slices.Clone(known), inner...)
-			r.problems.add(r.at(key), path, fmt.Errorf("unknown key%s; expected one of %s", didYouMean(key.Value, slices.Values(all)), strings.Join(all, ", ")))
+	for _, e := range r.entries(n, name) {
+		key, value := e[0].Value, e[1]
+		switch path := joined(name, key); {
+		case slices.Contains(inner, key):
+			s.inner[key] = value
+		case known != nil && !slices.Contains(known, key):
+			r.problems.add(r.at(e[0]), path, fmt.Errorf("unknown key%s; expected one of %s", didYouMean(key, slices.Concat(known, inner)...), all))
 		default:
 			if g, ok := r.leaf(value, path); ok {
-				s.keys[key.Value] = g
+				s.keys[key] = g
 			}
 		}
 	}
 	return s
 }
 
-// sections reads a mapping of names to sections. Those of repositories may have "secrets" inside.
-func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ...string) []section {
-	if n.Kind != yaml.MappingNode {
-		r.problems.add(r.at(n), name, errors.New("expected names with keys beneath each"))
+// sections reads a mapping of names to sections, or nothing. Those of repositories may have "secrets" inside.
+func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ...string) (out []section) {
+	if n == nil {
 		return nil
 	}
-	var out []section
-	seen := map[string]int{}
-	for key, value := range r.entries(n) {
-		if line, twice := seen[key.Value]; twice {
-			r.problems.add(r.at(key), joined(name, key.Value), fmt.Errorf("already said on line %d; expected once", line))
-			continue
+	if n.Kind != yaml.MappingNode {
+		r.problems.add(r.at(n), name, errors.New("expected names with keys beneath each"))
+	}
+	for _, e := range r.entries(n, name) {
+		path := joined(name, e[0].Value)
+		s := r.section(e[1], path, known, inner...)
+		if n := s.inner["secrets"]; n != nil {
+			s.secrets = r.section(n, joined(path, "secrets"), nil).keys
 		}
-		seen[key.Value] = key.Line
-		s := r.section(value, joined(name, key.Value), known, inner...)
-		for k, v := range r.entries(value) {
-			if k.Value == "secrets" && len(inner) > 0 {
-				s.secrets = r.named(v, joined(joined(name, key.Value), k.Value))
-			}
-		}
-		s.where, s.name = r.at(key), key.Value
+		s.where, s.name = r.at(e[0]), e[0].Value
 		out = append(out, s)
 	}
 	return out
-}
-
-// named reads a mapping whose keys are the operator's own.
-func (r fileReader) named(n *yaml.Node, name string) map[string]given {
-	var known []string
-	for k := range r.entries(n) {
-		known = append(known, k.Value)
-	}
-	return r.section(n, name, known).keys
 }
 
 // leaf reads a value: a scalar, or a list of scalars.
@@ -267,9 +241,9 @@ func joined(path, key string) string {
 }
 
 // didYouMean names the candidate nearest to a misspelling, if one is near.
-func didYouMean(got string, candidates iter.Seq[string]) string {
+func didYouMean(got string, candidates ...string) string {
 	best, least := "", len(got)/2+1
-	for c := range candidates {
+	for _, c := range candidates {
 		if d := distance(strings.ToLower(got), strings.ToLower(c)); d < least {
 			best, least = c, d
 		}

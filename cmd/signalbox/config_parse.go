@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,9 +58,7 @@ func (t Trigger) Name() string {
 		if u, err := url.Parse(t.URL); err == nil {
 			return u.Host
 		}
-		return string(t.Kind)
-	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
-		return string(t.Kind)
+	default:
 	}
 	return string(t.Kind)
 }
@@ -71,9 +70,9 @@ func (t Trigger) String() string {
 		return string(t.Kind) + ":" + t.File + "@" + t.Ref
 	case HTTP:
 		return string(t.Kind) + ":" + t.URL
-	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
+	default:
+		return string(t.Kind)
 	}
-	return string(t.Kind)
 }
 
 func parseTrigger(v string) (Trigger, error) {
@@ -101,7 +100,7 @@ func parseTrigger(v string) (Trigger, error) {
 		return Trigger{Kind: HTTP, URL: rest}, nil
 	}
 	return Trigger{}, fmt.Errorf("%s is no trigger%s; %s", quote(v),
-		didYouMean(kind, slices.Values([]string{string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(Runner), string(HTTP)})), want)
+		didYouMean(kind, string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(Runner), string(HTTP)), want)
 }
 
 // notInRef is what git refuses in the name of a ref.
@@ -111,7 +110,7 @@ func notInRef(r rune) bool {
 
 // parseTriggers refuses two triggers that would write the same check.
 func parseTriggers(vs []string) ([]Trigger, error) {
-	ts, err := parseEach(vs, parseTrigger)
+	ts, err := each(parseTrigger)(vs)
 	names := map[string]bool{}
 	for _, t := range ts {
 		if names[t.Name()] {
@@ -122,29 +121,30 @@ func parseTriggers(vs []string) ([]Trigger, error) {
 	return ts, err
 }
 
+// Names of owners, repositories, logins and slugs as forges have them; a bot's login may end in [bot]. The name of a
+// forge stands in paths, keys and references, so that it is short and plain.
+const (
+	aName      = `[\w.-]*[\w-][\w.-]*(?:\[bot\])?`
+	anInstance = `[a-z0-9][a-z0-9-]{0,31}`
+)
+
+var (
+	instanceForm = regexp.MustCompile(`^` + anInstance + `$`)
+	patternForm  = regexp.MustCompile(`^(?:(` + anInstance + `):)?((?:` + aName + `/)+)(` + aName + `|\*)$`)
+	// GitLab's groups nest.
+	ruleForm = regexp.MustCompile(`^(?:permission:(?:write|maintain)|team:` + aName + `(?:/` + aName + `)+|(?:user|app):` + aName + `)$`)
+)
+
 func parseRule(v string) (forge.Rule, error) {
-	const want = "expected permission:write, permission:maintain, team:ORG/SLUG, user:LOGIN or app:SLUG"
 	kind, value, _ := strings.Cut(v, ":")
-	ok := false
-	switch kind {
-	case "permission":
-		ok = value == "write" || value == "maintain"
-	case "team": // GitLab's groups nest
-		path := strings.Split(value, "/")
-		ok = len(path) > 1 && !slices.ContainsFunc(path, func(s string) bool { return !isName(s) })
-	case "user", "app":
-		ok = isName(value)
-	}
-	if !ok {
-		return forge.Rule{}, fmt.Errorf("%s is no rule of trust%s; %s", quote(v),
-			didYouMean(kind, slices.Values([]string{"permission", "team", "user", "app"})), want)
+	if !ruleForm.MatchString(v) {
+		return forge.Rule{}, fmt.Errorf("%s is no rule of trust%s; expected permission:write, permission:maintain, team:ORG/SLUG, user:LOGIN or app:SLUG",
+			quote(v), didYouMean(kind, "permission", "team", "user", "app"))
 	}
 	return forge.Rule{Kind: kind, Value: value}, nil
 }
 
-func parseTrust(vs []string) ([]forge.Rule, error) { return parseEach(vs, parseRule) }
-
-// parseAuto is parseTrust, but "none" alone is the empty list.
+// parseAuto reads rules of trust, but "none" alone is the empty list.
 func parseAuto(vs []string) ([]forge.Rule, error) {
 	if len(vs) == 1 && vs[0] == "none" {
 		return []forge.Rule{}, nil
@@ -152,15 +152,7 @@ func parseAuto(vs []string) ([]forge.Rule, error) {
 	if slices.Contains(vs, "none") {
 		return nil, errors.New("none stands among other rules; expected none alone, or rules")
 	}
-	return parseTrust(vs)
-}
-
-// isName accepts what forges use in logins, slugs and names of owners and repositories. A bot's login may end in [bot].
-func isName(s string) bool {
-	s = strings.TrimSuffix(s, "[bot]")
-	return s != "" && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r))
-	})
+	return each(parseRule)(vs)
 }
 
 func parseHold(v string) (Hold, error) {
@@ -175,57 +167,22 @@ func parseHold(v string) (Hold, error) {
 }
 
 func parsePattern(v string) (pattern, error) {
-	bad := func() (pattern, error) {
+	m := patternForm.FindStringSubmatch(v)
+	if m == nil {
 		return pattern{}, fmt.Errorf("%s names no repository; expected OWNER/REPO or OWNER/*, in front of it INSTANCE: if it is meant for one forge only", quote(v))
 	}
-	var p pattern
-	name := v
-	if instance, rest, found := strings.Cut(v, ":"); found {
-		if !isInstance(instance) {
-			return bad()
+	name, all := strings.CutSuffix(strings.ToLower(m[2]+m[3]), "*")
+	return pattern{instance: m[1], name: name, prefix: all}, nil
+}
+
+// parseName reads a name that people see; a is what it is of.
+func parseName(a string, longest int) func(string) (string, error) {
+	return func(v string) (string, error) {
+		if v == "" || utf8.RuneCountInString(v) > longest || strings.ContainsFunc(v, unicode.IsControl) || strings.TrimSpace(v) != v {
+			return "", fmt.Errorf("%s cannot be %s; expected 1 to %d characters", quote(v), a, longest)
 		}
-		p.instance, name = instance, rest
+		return v, nil
 	}
-	parts := strings.Split(strings.ToLower(name), "/")
-	if len(parts) < 2 {
-		return bad()
-	}
-	if last := len(parts) - 1; parts[last] == "*" {
-		parts, p.prefix = parts[:last], true
-	}
-	for _, part := range parts {
-		if !isName(part) {
-			return bad()
-		}
-	}
-	p.name = strings.Join(parts, "/")
-	if p.prefix {
-		p.name += "/"
-	}
-	return p, nil
-}
-
-// isInstance: the name of a forge stands in paths, keys and references, so that it is short and plain.
-func isInstance(s string) bool {
-	return len(s) <= 32 && s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-')
-	})
-}
-
-func parseLabel(v string) (string, error) {
-	const longest = 50 // GitHub's
-	if v == "" || len([]rune(v)) > longest || strings.ContainsFunc(v, unicode.IsControl) || strings.TrimSpace(v) != v {
-		return "", fmt.Errorf("%s cannot be a label; expected 1 to %d characters", quote(v), longest)
-	}
-	return v, nil
-}
-
-func parseCheckName(v string) (string, error) {
-	const longest = 100
-	if v == "" || len(v) > longest || strings.ContainsFunc(v, unicode.IsControl) || strings.TrimSpace(v) != v {
-		return "", fmt.Errorf("%s cannot be the name of a check; expected 1 to %d characters", quote(v), longest)
-	}
-	return v, nil
 }
 
 // parseDuration reads a duration within bounds, both allowed.
@@ -257,7 +214,7 @@ func parseOneOf(allowed ...string) func(string) (string, error) {
 		if slices.Contains(allowed, v) {
 			return v, nil
 		}
-		return "", fmt.Errorf("%s is none of them%s; expected %s", quote(v), didYouMean(v, slices.Values(allowed)), strings.Join(allowed, ", "))
+		return "", fmt.Errorf("%s is none of them%s; expected %s", quote(v), didYouMean(v, allowed...), strings.Join(allowed, ", "))
 	}
 }
 
@@ -285,7 +242,7 @@ func parseStore(v string) (Store, error) {
 		if !found {
 			return Store{}, errors.New("no scheme; " + want)
 		}
-		return Store{}, fmt.Errorf("unknown scheme %s%s; %s", quote(scheme), didYouMean(scheme, slices.Values(schemes)), want)
+		return Store{}, fmt.Errorf("unknown scheme %s%s; %s", quote(scheme), didYouMean(scheme, schemes...), want)
 	}
 	if scheme == "file" {
 		if strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///") {
@@ -317,19 +274,13 @@ func checkURL(v string) error {
 	return nil
 }
 
-func parseURL(v string) (string, error) {
-	if err := checkURL(v); err != nil {
-		return "", fmt.Errorf("%w; expected one like https://signalbox.example.org", err)
+func parseURL(like string) func(string) (string, error) {
+	return func(v string) (string, error) {
+		if err := checkURL(v); err != nil {
+			return "", fmt.Errorf("%w; expected one like %s", err, like)
+		}
+		return v, nil
 	}
-	return v, nil
-}
-
-// parseAPIURL also gives the URL the final slash that relative paths need.
-func parseAPIURL(v string) (string, error) {
-	if err := checkURL(v); err != nil {
-		return "", fmt.Errorf("%w; expected one like https://github.example.org/api/v3/", err)
-	}
-	return strings.TrimSuffix(v, "/") + "/", nil
 }
 
 func parseAppID(v string) (int64, error) {
@@ -395,21 +346,18 @@ func parseSigningToken(v string) (Secret, error) {
 	return NewSecret(v), nil
 }
 
-// parseEach reads every entry and joins the errors of those it cannot.
-func parseEach[T any](vs []string, parse func(string) (T, error)) ([]T, error) {
-	var (
-		out  []T
-		errs []error
-	)
-	for _, v := range vs {
-		t, err := parse(v)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+// each reads every entry and joins the errors of those it cannot.
+func each[T any](parse func(string) (T, error)) func([]string) ([]T, error) {
+	return func(vs []string) (out []T, err error) {
+		for _, v := range vs {
+			t, bad := parse(v)
+			if bad == nil {
+				out = append(out, t)
+			}
+			err = errors.Join(err, bad)
 		}
-		out = append(out, t)
+		return out, err
 	}
-	return out, errors.Join(errs...)
 }
 
 // quote shows a value in a message, cut so that a mistaken paste of a whole file does not fill the terminal.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -43,22 +44,21 @@ type Settings struct {
 	LogFormat      string `name:"log-format" placeholder:"FORMAT" help:"json (default), console (default on a terminal), gcp."`
 }
 
-// flags are the settings by key.
+// flags are the settings by key, empty where nothing was said.
 func (s Settings) flags() map[string]string {
-	return map[string]string{
-		"listen": s.Listen, "store": s.Store, "allow_ephemeral": flagText(s.AllowEphemeral), "repos": s.Repos,
-		"label": s.Label, "check": s.Check, "presubmit": s.Presubmit, "trust": s.Trust, "auto": s.Auto, "hold": s.Hold,
-		"trigger": s.Trigger, "dry_run": flagText(s.DryRun), "adopt": flagText(s.Adopt), "url": s.URL, "lock_ttl": s.LockTTL,
-		"sweep": s.Sweep, "log": s.Log, "log_format": s.LogFormat, "http_trigger_private": flagText(s.HTTPPrivate),
-		"alert_url": s.AlertURL, "alert_wait": s.AlertWait,
+	out := map[string]string{}
+	for f, v := range reflect.ValueOf(s).Fields() {
+		key := strings.ReplaceAll(f.Tag.Get("name"), "-", "_")
+		switch v := v.Interface().(type) {
+		case string:
+			out[key] = strings.TrimSpace(v)
+		case *bool:
+			if v != nil {
+				out[key] = strconv.FormatBool(*v)
+			}
+		}
 	}
-}
-
-func flagText(b *bool) string {
-	if b == nil {
-		return ""
-	}
-	return strconv.FormatBool(*b)
+	return out
 }
 
 // Resolve builds the configuration of a process that serves. environ is as of os.Environ; files are read through
@@ -143,61 +143,70 @@ func (r *resolver) unknownVariables() {
 		if !strings.HasPrefix(name, envPrefix) || known[name] || pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix)) {
 			continue
 		}
-		r.problems.add("environment", name, fmt.Errorf("unknown variable%s; the known ones are in the README", didYouMean(name, slices.Values(sortedKeys(known)))))
+		r.problems.add("environment", name, fmt.Errorf("unknown variable%s; the known ones are in the README", didYouMean(name, sortedKeys(known)...)))
 	}
 }
 
 // find gives the value of a key from the highest place that has it. fileKeys is where the file would say it.
 func (r *resolver) find(key string, fileKeys section) (given, bool) {
-	if v := strings.TrimSpace(r.flags[key]); v != "" {
+	if v := r.flags[key]; v != "" {
 		return given{place: onCommandLine, where: "command line", key: "--" + strings.ReplaceAll(key, "_", "-"), values: []string{v}}, true
 	}
-	if name := envPrefix + strings.ToUpper(key); r.env[name] != "" {
-		return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, true
+	if g, ok := r.variable(envPrefix + strings.ToUpper(key)); ok {
+		return g, true
 	}
 	g, ok := fileKeys.keys[key]
 	return g, ok
 }
 
-// one parses a value that is not a list into what p points to; a value that is not given leaves it alone.
-func one[T any](r *resolver, g given, ok bool, parse func(string) (T, error), p *T) {
+// lookup finds a value by its key.
+type lookup func(key string) (given, bool)
+
+// read parses the value of a key; nil where none is given, or a problem is.
+func read[T any](r *resolver, in lookup, key string, parse func(given) (T, error)) *T {
+	g, ok := in(key)
 	if !ok {
-		return
+		return nil
 	}
-	if g.list {
-		r.problems.add(g.where, g.key, errors.New("found a list; expected one value"))
-		return
-	}
-	v, err := parse(g.values[0])
+	v, err := parse(g)
 	if err != nil {
 		r.problems.add(g.where, g.key, err)
-		return
+		return nil
 	}
-	*p = v
+	return &v
 }
 
-// many parses a list; a value that is no list is one with commas.
-func many[T any](r *resolver, g given, ok bool, parse func([]string) (T, error), p *T) {
-	if !ok {
-		return
+func set[T any](p, v *T) {
+	if v != nil {
+		*p = *v
 	}
-	values := g.values
-	if !g.list {
-		values = strings.Split(values[0], ",")
+}
+
+// one is for a value that is not a list.
+func one[T any](parse func(string) (T, error)) func(given) (T, error) {
+	return func(g given) (v T, err error) {
+		if g.list {
+			return v, errors.New("found a list; expected one value")
+		}
+		return parse(g.values[0])
 	}
-	for i := range values {
-		values[i] = strings.TrimSpace(values[i])
+}
+
+// many is for a list; a value that is no list is one with commas.
+func many[T any](parse func([]string) (T, error)) func(given) (T, error) {
+	return func(g given) (v T, err error) {
+		values := g.values
+		if !g.list {
+			values = strings.Split(values[0], ",")
+		}
+		for i := range values {
+			values[i] = strings.TrimSpace(values[i])
+		}
+		if slices.Contains(values, "") || len(values) == 0 {
+			return v, errors.New("an entry is empty; expected a list with a value in each place")
+		}
+		return parse(values)
 	}
-	if slices.Contains(values, "") || len(values) == 0 {
-		r.problems.add(g.where, g.key, errors.New("an entry is empty; expected a list with a value in each place"))
-		return
-	}
-	v, err := parse(values)
-	if err != nil {
-		r.problems.add(g.where, g.key, err)
-		return
-	}
-	*p = v
 }
 
 func (r *resolver) config() Config {
@@ -205,33 +214,30 @@ func (r *resolver) config() Config {
 		Listen: ":8080", Store: Store{Scheme: "file", Path: "./signalbox.db", address: NewSecret("file:./signalbox.db")},
 		Adopt: true, LockTTL: 15 * time.Second, Sweep: time.Minute, LogLevel: "info",
 	}
-	top := func(key string) (given, bool) { return r.find(key, r.file.top) }
-
+	secret := r.orFile(r.top)
 	// PORT is the platform's word and stands over SIGNALBOX_LISTEN, but not over the flag.
-	if port, set := r.env["PORT"]; set && r.flags["listen"] == "" {
-		one(r, given{where: "environment", key: "PORT", values: []string{port}}, true, parsePort, &c.Listen)
+	if r.env["PORT"] != "" && r.flags["listen"] == "" {
+		set(&c.Listen, read(r, r.variable, "PORT", one(parsePort)))
 	} else {
-		g, ok := top("listen")
-		one(r, g, ok, parseListen, &c.Listen)
+		set(&c.Listen, read(r, r.top, "listen", one(parseListen)))
 	}
-	set(r, top, "store", parseStore, &c.Store)
-	set(r, top, "allow_ephemeral", parseBool, &c.AllowEphemeral)
-	set(r, top, "dry_run", parseBool, &c.DryRun)
-	set(r, top, "adopt", parseBool, &c.Adopt)
-	set(r, top, "url", parseURL, &c.URL)
-	set(r, top, "lock_ttl", parseDuration(time.Second, 5*time.Minute, "15s"), &c.LockTTL)
-	set(r, top, "sweep", parseDuration(time.Second, 24*time.Hour, "1m"), &c.Sweep)
-	set(r, top, "log", parseOneOf("debug", "info", "warn", "error"), &c.LogLevel)
-	set(r, top, "log_format", parseOneOf("json", "console", "gcp"), &c.LogFormat)
-	r.secret(top, "admin_token", parseSecret, &c.AdminToken)
-	r.secret(top, "secret_key", parseSecretKey, &c.SecretKey)
-	r.secret(top, "http_trigger_secret", parseHTTPSecret, &c.HTTPSecret)
-	set(r, top, "http_trigger_private", parseBool, &c.HTTPPrivate)
-	set(r, top, "alert_url", parseURL, &c.AlertURL)
-	r.secret(top, "alert_secret", parseHTTPSecret, &c.AlertSecret)
-	set(r, top, "alert_wait", parseDuration(0, 365*24*time.Hour, "72h"), &c.AlertWait)
-	g, ok := top("repos")
-	many(r, g, ok, func(vs []string) ([]pattern, error) { return parseEach(vs, parsePattern) }, &c.repos)
+	set(&c.Store, read(r, r.top, "store", one(parseStore)))
+	set(&c.AllowEphemeral, read(r, r.top, "allow_ephemeral", one(parseBool)))
+	set(&c.DryRun, read(r, r.top, "dry_run", one(parseBool)))
+	set(&c.Adopt, read(r, r.top, "adopt", one(parseBool)))
+	set(&c.URL, read(r, r.top, "url", one(parseURL("https://signalbox.example.org"))))
+	set(&c.LockTTL, read(r, r.top, "lock_ttl", one(parseDuration(time.Second, 5*time.Minute, "15s"))))
+	set(&c.Sweep, read(r, r.top, "sweep", one(parseDuration(time.Second, 24*time.Hour, "1m"))))
+	set(&c.LogLevel, read(r, r.top, "log", one(parseOneOf("debug", "info", "warn", "error"))))
+	set(&c.LogFormat, read(r, r.top, "log_format", one(parseOneOf("json", "console", "gcp"))))
+	set(&c.AdminToken, read(r, secret, "admin_token", one(parseSecret)))
+	set(&c.SecretKey, read(r, secret, "secret_key", one(parseSecretKey)))
+	set(&c.HTTPSecret, read(r, secret, "http_trigger_secret", one(parseHTTPSecret)))
+	set(&c.HTTPPrivate, read(r, r.top, "http_trigger_private", one(parseBool)))
+	set(&c.AlertURL, read(r, r.top, "alert_url", one(parseURL("https://signalbox.example.org"))))
+	set(&c.AlertSecret, read(r, secret, "alert_secret", one(parseHTTPSecret)))
+	set(&c.AlertWait, read(r, r.top, "alert_wait", one(parseDuration(0, 365*24*time.Hour, "72h"))))
+	set(&c.repos, read(r, r.top, "repos", many(each(parsePattern))))
 
 	c.Forges = r.forges()
 	c.gate = r.gateKeys(func(key string) (given, bool) { return r.find(key, r.file.gate) })
@@ -239,78 +245,80 @@ func (r *resolver) config() Config {
 	r.sound(c)
 	if r.serving {
 		r.durable(c)
-		r.signable(c)
-		r.sealable(c)
+		r.wants("http_trigger_secret", slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == HTTP }),
+			"the secret that signs what goes to the http trigger, as made by: echo whsec_$(openssl rand -base64 32)")
+		r.wants("alert_secret", c.AlertURL != "",
+			"the secret that signs what goes to the receiver of alerts, as made by: echo whsec_$(openssl rand -base64 32)")
+		// One that is kept in the same store would protect nothing.
+		r.wants("secret_key", slices.ContainsFunc(c.overrides, func(o override) bool { return len(o.secrets) > 0 }),
+			"the key that the repositories' secrets are sealed with while a task has them, as made by: openssl rand -base64 32")
 	}
 	return c
 }
 
-// set is one for a key looked up in a place.
-func set[T any](r *resolver, in func(string) (given, bool), key string, parse func(string) (T, error), p *T) {
-	g, ok := in(key)
-	one(r, g, ok, parse, p)
+// top finds what has no section of its own, and variable a variable by its whole name.
+func (r *resolver) top(key string) (given, bool) { return r.find(key, r.file.top) }
+
+func (r *resolver) variable(name string) (given, bool) {
+	return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, r.env[name] != ""
 }
 
-// secret parses a secret that stands under key, or in the file that stands under key_file.
-func (r *resolver) secret(in func(string) (given, bool), key string, parse func(string) (Secret, error), p *Secret) {
-	if g, ok := r.secretText(in, key); ok {
-		one(r, g, true, parse, p)
+// orFile finds secrets, which stand under their key or in the file that stands under key_file. Said both ways in one
+// place it is a contradiction; in two places, the higher one holds as for every key.
+func (r *resolver) orFile(in lookup) lookup {
+	return func(key string) (given, bool) {
+		g, here := in(key)
+		f, elsewhere := in(key + "_file")
+		if here && elsewhere && g.place == f.place {
+			r.problems.add(f.where, f.key, fmt.Errorf("%s is there too; expected one of the two", g.key))
+			return given{}, false
+		}
+		if !elsewhere || here && g.place > f.place {
+			return g, here
+		}
+		text := read(r, in, key+"_file", one(func(path string) (string, error) {
+			b, err := r.read(path)
+			if b = bytes.TrimSpace(b); err == nil && len(b) == 0 {
+				err = fmt.Errorf("%s is empty", path)
+			}
+			if err != nil {
+				err = fmt.Errorf("cannot be used: %w; expected the path of a file with the secret in it", err)
+			}
+			return string(b), err
+		}))
+		if text == nil {
+			return given{}, false
+		}
+		f.values = []string{*text}
+		return f, true
 	}
 }
 
-// secretText finds a secret and reads its file, if it is in one. Said both ways in one place it is a contradiction; in
-// two places, the higher one holds as for every key.
-func (r *resolver) secretText(in func(string) (given, bool), key string) (given, bool) {
-	g, here := in(key)
-	f, elsewhere := in(key + "_file")
-	if here && elsewhere && g.place == f.place {
-		r.problems.add(f.where, f.key, fmt.Errorf("%s is there too; expected one of the two", g.key))
-		return given{}, false
+// said says whether a secret was given, be it refused.
+func said(in lookup, key string) bool {
+	_, here := in(key)
+	_, elsewhere := in(key + "_file")
+	return here || elsewhere
+}
+
+// wants tells of a secret that is needed and missing.
+func (r *resolver) wants(key string, needed bool, what string) {
+	if needed && !said(r.top, key) {
+		r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected "+what))
 	}
-	if !elsewhere || here && g.place > f.place {
-		return g, here
-	}
-	var path string
-	one(r, f, true, func(v string) (string, error) { return v, nil }, &path)
-	if path == "" {
-		return given{}, false
-	}
-	text, err := r.read(path)
-	if err == nil && len(bytes.TrimSpace(text)) == 0 {
-		err = fmt.Errorf("%s is empty", path)
-	}
-	if err != nil {
-		r.problems.add(f.where, f.key, fmt.Errorf("cannot be used: %w; expected the path of a file with the secret in it", err))
-		return given{}, false
-	}
-	f.values = []string{string(bytes.TrimSpace(text))}
-	return f, true
 }
 
 // gateKeys parses what one place says of a gate.
-func (r *resolver) gateKeys(in func(string) (given, bool)) gateKeys {
+func (r *resolver) gateKeys(in lookup) gateKeys {
 	return gateKeys{
-		label:     optional(r, in, "label", parseLabel),
-		check:     optional(r, in, "check", parseCheckName),
-		presubmit: optional(r, in, "presubmit", parseCheckName),
-		trust:     optionalList(r, in, "trust", parseTrust),
-		auto:      optionalList(r, in, "auto", parseAuto),
-		hold:      optional(r, in, "hold", parseHold),
-		triggers:  optionalList(r, in, "trigger", parseTriggers),
+		label:     read(r, in, "label", one(parseName("a label", 50))), // GitHub's
+		check:     read(r, in, "check", one(parseName("the name of a check", 100))),
+		presubmit: read(r, in, "presubmit", one(parseName("the name of a check", 100))),
+		trust:     read(r, in, "trust", many(each(parseRule))),
+		auto:      read(r, in, "auto", many(parseAuto)),
+		hold:      read(r, in, "hold", one(parseHold)),
+		triggers:  read(r, in, "trigger", many(parseTriggers)),
 	}
-}
-
-func optional[T any](r *resolver, in func(string) (given, bool), key string, parse func(string) (T, error)) *T {
-	var p *T
-	set(r, in, key, func(v string) (*T, error) { t, err := parse(v); return &t, err }, &p)
-	return p
-}
-
-func optionalList[T any](r *resolver, in func(string) (given, bool), key string, parse func([]string) (T, error)) *T {
-	var p *T
-	g, ok := in(key)
-	many(r, g, ok, func(vs []string) (*T, error) { t, err := parse(vs); return &t, err }, &p)
-	return p
 }
 
 // repositories parses the gates of single repositories.
@@ -370,7 +378,7 @@ func (r *resolver) sound(c Config) {
 		}
 		r.problems.add(at.where, at.key, fmt.Errorf("%s starts nothing, since no forge of kind %s is configured", quote(t.String()), kind))
 	}
-	if at, ok := r.find("repos", r.file.top); ok {
+	if at, ok := r.top("repos"); ok {
 		for _, p := range c.repos {
 			r.knownInstance(c, at.where, at.key, p)
 		}
@@ -389,10 +397,8 @@ func (r *resolver) jobSecrets(in map[string]given) map[string]Secret {
 			r.problems.add(in[key].where, in[key].key, errors.New("cannot name a secret; expected capitals, digits and _, and no beginning that runners use themselves (GITHUB_, SIGNALBOX_, …)"))
 			continue
 		}
-		var v Secret
-		r.secret(func(key string) (given, bool) { g, ok := in[key]; return g, ok }, name, parseJobSecret, &v)
-		if v.Set() {
-			out[name] = v
+		if v := read(r, r.orFile(section{keys: in}.get), name, one(parseJobSecret)); v != nil {
+			out[name] = *v
 		}
 	}
 	return out
@@ -407,7 +413,7 @@ func errGateIsPresubmit(g Gate) error {
 func (r *resolver) knownInstance(c Config, where, key string, p pattern) {
 	names := forgeNames(c)
 	if p.instance != "" && len(names) > 0 && !slices.Contains(names, p.instance) {
-		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, slices.Values(names)), strings.Join(names, ", ")))
+		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, names...), strings.Join(names, ", ")))
 	}
 }
 
@@ -436,11 +442,11 @@ func (r *resolver) forges() []Forge {
 	}
 	var out []Forge
 	for _, s := range sections {
-		in := s.get
+		in := lookup(s.get)
 		if f, ok := plain[s.name]; ok {
 			in = func(key string) (given, bool) {
-				if name := f.prefix + strings.ToUpper(key); r.env[name] != "" && slices.Contains(f.keys, key) {
-					return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, true
+				if g, ok := r.variable(f.prefix + strings.ToUpper(key)); ok && slices.Contains(f.keys, key) {
+					return g, true
 				}
 				return s.get(key)
 			}
@@ -451,36 +457,36 @@ func (r *resolver) forges() []Forge {
 	return out
 }
 
-func (r *resolver) forge(s section, in func(string) (given, bool)) Forge {
+func (r *resolver) forge(s section, in lookup) Forge {
 	f := Forge{Name: s.name, Kind: "github", APIURL: "https://api.github.com/"}
-	if !isInstance(s.name) {
+	if !instanceForm.MatchString(s.name) {
 		r.problems.add(s.where, joined("forges", s.name), errors.New("cannot name a forge; expected 1 to 32 of a-z, 0-9 and -"))
 	}
 	if s.name == kindGitLab {
 		f.Kind = kindGitLab
 	}
-	set(r, in, "kind", parseOneOf(kindGitHub, kindGitLab), &f.Kind)
-	r.secret(in, "token", parseSecret, &f.Token)
-	url, foreign := "api_url", []string{"url", "webhook_signing_token", "webhook_signing_token_file"}
+	set(&f.Kind, read(r, in, "kind", one(parseOneOf(kindGitHub, kindGitLab))))
+	url, like, foreign := "api_url", "https://github.example.org/api/v3/", []string{"url", "webhook_signing_token", "webhook_signing_token_file"}
 	if f.Kind == kindGitLab {
 		f.APIURL = "https://gitlab.com/"
-		url, foreign = "url", []string{"api_url", "app_id", "private_key", "private_key_file"}
+		url, like, foreign = "url", "https://gitlab.example.org/", []string{"api_url", "app_id", "private_key", "private_key_file"}
 	}
 	for _, key := range foreign {
 		if g, ok := in(key); ok {
 			r.problems.add(g.where, g.key, fmt.Errorf("a forge of kind %s has no such key", f.Kind))
 		}
 	}
-	set(r, in, url, parseAPIURL, &f.APIURL)
+	set(&f.APIURL, read(r, in, url, one(parseURL(like))))
+	f.APIURL = strings.TrimSuffix(f.APIURL, "/") + "/" // relative paths need it
+	secret := r.orFile(in)
+	set(&f.Token, read(r, secret, "token", one(parseSecret)))
 	if f.Kind == kindGitLab {
-		g, ok := r.secretText(in, "webhook_signing_token")
-		many(r, g, ok, func(vs []string) ([]Secret, error) { return parseEach(vs, parseSigningToken) }, &f.SigningTokens)
+		set(&f.SigningTokens, read(r, secret, "webhook_signing_token", many(each(parseSigningToken))))
 	} else {
-		set(r, in, "app_id", parseAppID, &f.AppID)
-		r.secret(in, "private_key", parsePrivateKey, &f.PrivateKey)
+		set(&f.AppID, read(r, in, "app_id", one(parseAppID)))
+		set(&f.PrivateKey, read(r, secret, "private_key", one(parsePrivateKey)))
 	}
-	g, ok := r.secretText(in, "webhook_secret")
-	many(r, g, ok, func(vs []string) ([]Secret, error) { return parseEach(vs, parseSecret) }, &f.WebhookSecrets)
+	set(&f.WebhookSecrets, read(r, secret, "webhook_secret", many(each(parseSecret))))
 	if r.serving {
 		r.credentials(s, f.Kind, in)
 	}
@@ -492,44 +498,15 @@ func (r *resolver) durable(c Config) {
 	if _, cloudRun := r.env["K_SERVICE"]; !cloudRun || c.Store.Scheme != "file" || c.AllowEphemeral {
 		return
 	}
-	at, ok := r.find("store", r.file.top)
+	at, ok := r.top("store")
 	if !ok {
 		at = given{where: "environment", key: envPrefix + "STORE"}
 	}
 	r.problems.add(at.where, at.key, fmt.Errorf("on Cloud Run (K_SERVICE is set) %s is lost with the instance; expected a redis URL, or %sALLOW_EPHEMERAL=1 for a trial", c.Store, envPrefix))
 }
 
-// signable wants a secret where requests are to be signed. One that was given and refused is told already.
-func (r *resolver) signable(c Config) {
-	wants := func(key, receiver string, needed bool) {
-		_, here := r.find(key, r.file.top)
-		_, elsewhere := r.find(key+"_file", r.file.top)
-		if needed && !here && !elsewhere {
-			r.problems.add("environment", envPrefix+strings.ToUpper(key), fmt.Errorf("missing; expected the secret that signs what goes to %s, as made by: echo whsec_$(openssl rand -base64 32)", receiver))
-		}
-	}
-	wants("http_trigger_secret", "the http trigger", slices.ContainsFunc(c.Triggers(), func(t Trigger) bool { return t.Kind == HTTP }))
-	wants("alert_secret", "the receiver of alerts", c.AlertURL != "")
-}
-
-// sealable wants a key where secrets are to be kept: one in the same store would protect nothing.
-func (r *resolver) sealable(c Config) {
-	const key = "secret_key"
-	_, here := r.find(key, r.file.top)
-	_, elsewhere := r.find(key+"_file", r.file.top)
-	if here || elsewhere || !slices.ContainsFunc(c.overrides, func(o override) bool { return len(o.secrets) > 0 }) {
-		return
-	}
-	r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected the key that the repositories' secrets are sealed with while a task has them, as made by: openssl rand -base64 32"))
-}
-
 // credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.
-func (r *resolver) credentials(s section, kind string, in func(string) (given, bool)) {
-	said := func(key string) bool {
-		_, here := in(key)
-		_, elsewhere := in(key + "_file")
-		return here || elsewhere
-	}
+func (r *resolver) credentials(s section, kind string, in lookup) {
 	problem := func(key, text string) {
 		name := joined(joined("forges", s.name), key)
 		if s.place == inEnvironment {
@@ -538,18 +515,18 @@ func (r *resolver) credentials(s section, kind string, in func(string) (given, b
 		r.problems.add(s.where, name, errors.New(text))
 	}
 	if kind == kindGitLab {
-		if !said("webhook_secret") && !said("webhook_signing_token") {
+		if !said(in, "webhook_secret") && !said(in, "webhook_signing_token") {
 			problem("webhook_secret", "missing; expected the secret of the webhook, or its signing token: without one anybody could send deliveries")
 		}
-		if !said("token") {
+		if !said(in, "token") {
 			problem("token", "missing; expected a project access token with the role Developer and the scope api")
 		}
 		return
 	}
-	if !said("webhook_secret") {
+	if !said(in, "webhook_secret") {
 		problem("webhook_secret", "missing; expected the secret of the webhook: without one anybody could send deliveries")
 	}
-	token, id, key := said("token"), said("app_id"), said("private_key")
+	token, id, key := said(in, "token"), said(in, "app_id"), said(in, "private_key")
 	switch {
 	case token && (id || key):
 		problem("token", "there is an App too; expected a token, or an App's id and key")
