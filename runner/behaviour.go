@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // Format is the format of a pool's mail. It has none: what comes, comes as an Ask.
 const Format = 1
 
-// admitRetry is the pause after a waiting run's record could not be read.
+// admitRetry is the pause after the records of waiting runs could not be read.
 const admitRetry = 5 * time.Second
 
 // Behaviour takes the turns of a pool: its deadlines, and runs that had to wait for room.
@@ -30,35 +31,54 @@ func NewBehaviour(record func(ctx context.Context, s state.Subject, key string) 
 
 // Facts are what a turn has looked up.
 type Facts struct {
-	Next *Order // the run that waits longest; nil = none, or it could not be read
+	Next []*Order // the runs that wait longest, as far as there may be room and they could be read; nil: cancelled meanwhile
 }
 
-// Look reads the run that waits longest, if there is room for it.
-func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Pool, _ actor.Inputs, now time.Time) Facts {
-	t := begin(d, now)
-	if len(d.Waiting) == 0 || !t.admits() {
-		return Facts{}
+// Look reads the runs that wait longest, if there is room for them.
+func (b *Behaviour) Look(ctx context.Context, s state.Subject, d Pool, _ actor.Inputs, _ time.Time) (f Facts) {
+	for seat, room := d.Seated+1, d.room(); seat <= d.LastSeat && room > 0 && len(f.Next) < maxOpenJobs; seat++ {
+		o, err := b.seated(ctx, s, seat)
+		if err != nil {
+			break // those behind it wait, too
+		}
+		if o != nil {
+			room -= len(o.Jobs)
+		}
+		f.Next = append(f.Next, o)
 	}
-	raw, err := b.record(ctx, s, runRecord(d.Waiting[0]))
-	if err != nil {
-		return Facts{}
+	return f
+}
+
+// seated reads the run in a seat; nil if it has left.
+func (b *Behaviour) seated(ctx context.Context, s state.Subject, seat int64) (*Order, error) {
+	var in waiting
+	raw, err := b.record(ctx, s, seatRecord(seat))
+	if err == nil {
+		err = json.Unmarshal(raw, &in)
+	}
+	if err == nil {
+		raw, err = b.record(ctx, s, runRecord(in.Run))
 	}
 	var o Order
-	if err := json.Unmarshal(raw, &o); err != nil {
-		return Facts{}
+	if err == nil {
+		err = json.Unmarshal(raw, &o)
 	}
-	return Facts{Next: &o}
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the run in seat %d: %w", seat, err)
+	}
+	return &o, nil
 }
 
 // Decide does what deadlines ask for and admits what waited.
 func (b *Behaviour) Decide(_ state.Subject, d Pool, f Facts, in actor.Inputs, now time.Time) actor.Step[Pool] {
 	t := begin(d, now)
 	t.elapse()
-	if f.Next != nil {
-		t.waited(*f.Next)
-	}
+	t.waited(f.Next)
 	s := t.step()
-	if f.Next == nil && !s.Wake.IsZero() && !s.Wake.After(now) {
+	if len(f.Next) == 0 && !s.Wake.IsZero() && !s.Wake.After(now) {
 		s.Wake = now.Add(admitRetry)
 	}
 	for _, m := range in.Mail {

@@ -49,6 +49,12 @@ type outcome struct {
 	URL    string            `json:"url,omitempty"`
 }
 
+// waiting is the record of a seat.
+type waiting struct {
+	Run string `json:"run"`
+}
+
+func seatRecord(n int64) string           { return "seat/" + strconv.FormatInt(n, 10) }
 func runRecord(key string) string         { return "run/" + key }
 func resultRecord(key string) string      { return "result/" + key }
 func jobRecord(id int64) string           { return "job/" + strconv.FormatInt(id, 10) }
@@ -70,7 +76,7 @@ func begin(p Pool, now time.Time) *turn { return &turn{p: p.clone(), now: now} }
 
 func (t *turn) step() actor.Step[Pool] {
 	s := actor.Step[Pool]{Next: t.p, Wishes: t.wishes, Wake: t.p.wake(), Put: t.put, Why: t.why}
-	if t.admits() && len(t.p.Waiting) > 0 {
+	if t.p.waits() && t.p.room() > 0 {
 		s.Wake = t.now
 	}
 	return s
@@ -85,21 +91,27 @@ func (t *turn) keep(key string, v any, ttl time.Duration) {
 // wanted takes up a run. The caller has seen that its record is not there.
 func (t *turn) wanted(o Order) {
 	t.pass(whyWanted)
+	if !t.spurned(o.Run.Key) {
+		if t.p.waits() || t.p.room() <= 0 {
+			t.p.LastSeat++
+			o.Seat = t.p.LastSeat
+			t.keep(seatRecord(o.Seat), waiting{o.Run.Key}, runMemory)
+		} else {
+			t.admit(o)
+		}
+	}
 	t.keep(runRecord(o.Run.Key), o, runMemory)
-	if _, ok := t.p.Unwanted[o.Run.Key]; ok {
-		delete(t.p.Unwanted, o.Run.Key)
-		t.keep(resultRecord(o.Run.Key), outcome{Result: Cancelled}, runMemory)
-		return
-	}
-	if !t.admits() || len(t.p.Waiting) > 0 {
-		t.p.Waiting = append(t.p.Waiting, o.Run.Key)
-		return
-	}
-	t.admit(o)
 }
 
-// admits says whether there is room. One run may exceed it: a run is taken whole.
-func (t *turn) admits() bool { return len(t.p.Jobs) < maxOpenJobs }
+// spurned ends a run that was cancelled before it was known.
+func (t *turn) spurned(key string) bool {
+	_, ok := t.p.Unwanted[key]
+	if ok {
+		delete(t.p.Unwanted, key)
+		t.keep(resultRecord(key), outcome{Result: Cancelled}, runMemory)
+	}
+	return ok
+}
 
 // admit makes a run's jobs.
 func (t *turn) admit(o Order) {
@@ -120,25 +132,34 @@ func (t *turn) admit(o Order) {
 	t.tell(o.Run.Key)
 }
 
-// waited takes up the run that waits longest, once its record was read.
-func (t *turn) waited(o Order) {
-	if len(t.p.Waiting) == 0 || t.p.Waiting[0] != o.Run.Key || !t.admits() {
-		return
+// waited takes up the runs that wait longest, as read from their records, as far as there is room. One that is nil was
+// cancelled in its seat.
+func (t *turn) waited(next []*Order) {
+	for _, o := range next {
+		if t.p.room() <= 0 {
+			break
+		}
+		t.p.Seated++
+		t.put, t.changed = append(t.put, state.Record{Key: seatRecord(t.p.Seated)}), true
+		if o != nil && !t.spurned(o.Run.Key) {
+			t.admit(*o)
+		}
 	}
-	t.p.Waiting = slices.Delete(t.p.Waiting, 0, 1)
-	t.admit(o)
+	if len(next) > 0 {
+		t.p.Starved = false
+	}
 }
 
 // unwanted cancels a run: queued jobs end at once, runners are told to stop. A key that is not known yet is remembered.
-func (t *turn) unwanted(key string, known bool) {
-	if i := slices.Index(t.p.Waiting, key); i >= 0 {
-		t.pass(whyCancelled)
-		t.p.Waiting = slices.Delete(t.p.Waiting, i, i+1)
-		t.keep(resultRecord(key), outcome{Result: Cancelled}, runMemory)
-		return
-	}
+// seat is the run's, 0 if it never had one.
+func (t *turn) unwanted(key string, known bool, seat int64) {
 	r, open := t.p.Runs[key]
 	switch {
+	case seat > t.p.Seated:
+		t.pass(whyCancelled)
+		t.keep(resultRecord(key), outcome{Result: Cancelled}, runMemory)
+		t.put = append(t.put, state.Record{Key: seatRecord(seat)})
+		return
 	case !open && known, open && r.Cancel:
 		return
 	case !open:
@@ -209,6 +230,9 @@ func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) 
 	r := t.p.Runners[uuid]
 	switch {
 	case j == nil:
+		if t.p.waits() && !t.p.Starved && len(t.p.Jobs) < maxOpenJobs {
+			t.p.Starved, t.changed = true, true
+		}
 		return fetched{}, nil
 	case l.job != j.ID || key != "" && l.served != r.Tasks:
 		return fetched{Need: j.ID}, nil

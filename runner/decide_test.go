@@ -132,7 +132,12 @@ func (b *bench) want(key string, jobs ...JobSpec) {
 	b.do(func(x *turn) { x.wanted(order(key, jobs...)) })
 }
 func (b *bench) cancel(key string) {
-	b.do(func(x *turn) { x.unwanted(key, b.records[runRecord(key)] != nil) })
+	var seat int64
+	raw := b.records[runRecord(key)]
+	if raw != nil {
+		seat = decoded[Order](raw).Seat
+	}
+	b.do(func(x *turn) { x.unwanted(key, raw != nil, seat) })
 }
 
 // fetch is FetchTask, with the rounds that the service makes.
@@ -545,31 +550,87 @@ func TestStories(t *testing.T) {
 	}
 }
 
-// Beyond a thousand open jobs runs wait, in order, and one is admitted for each that ends.
+// Beyond what fits runs wait, in order, and as many are let in as end. What nobody takes keeps nothing else from the
+// runners that ask, up to a thousand open jobs.
 func TestRunsWaitForRoom(t *testing.T) {
 	b := newBench(t, "A")
-	var many []JobSpec
-	for i := range 50 {
-		many = append(many, spec(fmt.Sprint("j", i), false))
+	b.do(func(x *turn) { x.register("t", "B", "secret", "B", "v1", []string{"big"}) })
+	wait := func(from, to int64) {
+		t.Helper()
+		b.expect("waiting", []int64{b.p.Seated, b.p.LastSeat}, []int64{from, to})
+		for n := range b.p.LastSeat {
+			if got := b.records[seatRecord(n+1)] != nil; got && n < from {
+				t.Fatalf("seat %d has left its record", n+1)
+			}
+		}
 	}
-	for i := range maxOpenJobs / len(many) {
-		b.want(fmt.Sprint("full", i), many...)
+	for i := range maxQueued + 4 {
+		b.want(fmt.Sprint("r", i))
 	}
-	for i := range 3 {
-		b.want(fmt.Sprint("r100", i))
+	b.expect("jobs", len(b.p.Jobs), maxQueued)
+	wait(0, 4)
+	b.cancel(fmt.Sprint("r", maxQueued+1))
+	b.cancel("later")
+	b.want("later")
+	wait(0, 4)
+	for i := range 2 {
+		b.fetch("A", fmt.Sprint("k", i))
+		if b.wake != b.now {
+			t.Fatal("nobody comes to let the next in")
+		}
+		b.turn()
 	}
-	b.expect("jobs", len(b.p.Jobs), maxOpenJobs)
-	b.expect("waiting", b.p.Waiting, []string{"r1000", "r1001", "r1002"})
-	b.cancel("r1001")
-	b.fetch("A", k1)
-	b.says("A", 1, Success, VerdictGood)
-	if b.wake != b.now {
-		t.Fatal("nobody comes to admit the next")
+	wait(3, 4)
+	b.expect("last", b.p.Jobs[maxQueued+1].Run, fmt.Sprint("r", maxQueued+2))
+
+	big := spec("unit", false)
+	big.RunsOn = []string{"big"}
+	for i := range maxOpenJobs {
+		b.want(fmt.Sprint("s", i))
+		if i == 100 {
+			b.want("big", big)
+		}
 	}
+	b.cancel("s101")
+	b.cancel("unheard")
+	b.do(func(x *turn) { x.unwanted("s102", false, 0) }) // it was looked for before it came
+	var got fetched
+	for i := 0; got.Task == 0 && i < 10; i++ {
+		got = b.fetch("B", fmt.Sprint("k", i))
+		b.turn()
+	}
+	if got.Task == 0 {
+		t.Fatal("what nobody takes stands in the way")
+	}
+	room := len(b.p.Jobs)
 	b.turn()
-	b.expect("waiting", b.p.Waiting, []string{"r1002"})
+	b.expect("jobs that are let in for nobody", len(b.p.Jobs)-room, 0)
+	for i := range maxOpenJobs / maxQueued * 2 {
+		b.fetch("B", fmt.Sprint("l", i))
+		b.turn()
+	}
 	b.expect("jobs", len(b.p.Jobs), maxOpenJobs)
-	b.expect("last", b.p.Jobs[maxOpenJobs-1].Run, "r1000")
+	for _, key := range []string{fmt.Sprint("r", maxQueued+1), "later", "s101", "s102"} {
+		if _, open := b.p.Runs[key]; open || decoded[outcome](b.records[resultRecord(key)]).Result != Cancelled {
+			t.Errorf("run %s is not cancelled", key)
+		}
+	}
+	if b.p.Unwanted["unheard"].IsZero() || len(b.p.Unwanted) != 1 {
+		t.Errorf("remembered: %v", b.p.Unwanted)
+	}
+}
+
+// While the records of those who wait cannot be read, nothing is lost.
+func TestWaitingRunsThatCannotBeRead(t *testing.T) {
+	b := newBench(t, "A")
+	for i := range maxQueued + 1 {
+		b.want(fmt.Sprint("r", i))
+	}
+	b.fetch("A", k1)
+	broken := NewBehaviour(func(context.Context, state.Subject, string) ([]byte, error) { return nil, context.DeadlineExceeded })
+	s := broken.Decide(state.Subject{}, b.p, broken.Look(t.Context(), state.Subject{}, b.p, actor.Inputs{}, b.now), actor.Inputs{}, b.now)
+	b.expect("seat", s.Next.Seated, 0)
+	b.expect("wake", s.Wake, b.now.Add(admitRetry))
 }
 
 func TestRegistration(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 type Order struct {
 	Run  forge.Run `json:"run"`
 	Jobs []JobSpec `json:"jobs"`
-	URL  string    `json:"url,omitempty"` // of the run's page
+	URL  string    `json:"url,omitempty"`  // of the run's page
+	Seat int64     `json:"seat,omitempty"` // where it waited; 0 = there was room
 	// Clone is the repository's address for git.
 	Clone string `json:"clone"`
 }

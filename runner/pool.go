@@ -35,7 +35,8 @@ const (
 )
 
 const (
-	maxOpenJobs  = 1000 // beyond, runs wait in Pool.Waiting
+	maxOpenJobs  = 1000 // beyond, runs wait outside the document
+	maxQueued    = 64   // queued ones among them, as long as each runner that asks finds its job there
 	maxAttempts  = 2    // of a retry-safe job whose runner was lost
 	cancelMemory = 24 * time.Hour
 	keyMemory    = 24 * time.Hour
@@ -63,8 +64,13 @@ type Pool struct {
 	Runs     map[string]Run       `json:"runs,omitempty"`     // by run key; those with an open job
 	Jobs     []Job                `json:"jobs,omitempty"`     // open ones, oldest first
 	Tasks    []Task               `json:"tasks,omitempty"`    // open ones, and lost ones that may still come back
-	Waiting  []string             `json:"waiting,omitempty"`  // run keys without jobs yet, oldest first
 	Unwanted map[string]time.Time `json:"unwanted,omitempty"` // cancelled before they were known, until when remembered
+
+	// Runs that came when there was no room have no jobs yet, and stand in records by the number of their seat. Those up to
+	// Seated have left. Starved: a runner found nothing for itself among the queued jobs, so more are let in.
+	LastSeat int64 `json:"last_seat,omitempty"`
+	Seated   int64 `json:"seated,omitempty"`
+	Starved  bool  `json:"starved,omitempty"`
 }
 
 // Runner is a registered runner.
@@ -187,7 +193,7 @@ func (p Pool) clone() Pool {
 		r.Ended, r.Logs = maps.Clone(r.Ended), slices.Clone(r.Logs)
 		p.Runs[k] = r
 	}
-	p.Tokens, p.Jobs, p.Tasks, p.Waiting = slices.Clone(p.Tokens), slices.Clone(p.Jobs), slices.Clone(p.Tasks), slices.Clone(p.Waiting)
+	p.Tokens, p.Jobs, p.Tasks = slices.Clone(p.Tokens), slices.Clone(p.Jobs), slices.Clone(p.Tasks)
 	return p
 }
 
@@ -231,6 +237,23 @@ func (p *Pool) next(uuid string, now time.Time) *Job {
 	}
 	return nil
 }
+
+// room is how many more jobs may be let in now. A run is let in whole, so that one may exceed it.
+func (p *Pool) room() int {
+	free, queued := maxOpenJobs-len(p.Jobs), 0
+	for _, j := range p.Jobs {
+		if j.State == Queued {
+			queued++
+		}
+	}
+	if p.Starved {
+		return min(free, maxQueued)
+	}
+	return min(free, maxQueued-queued)
+}
+
+// waits says whether runs wait for room.
+func (p *Pool) waits() bool { return p.Seated < p.LastSeat }
 
 // deadline is when a task wants a turn even if nobody speaks; zero = never.
 func (p *Pool) deadline(t Task) time.Time {

@@ -133,13 +133,13 @@ func (s *Service) want(ctx context.Context, o Order) error {
 }
 
 func (s *Service) cancel(ctx context.Context, key string) error {
-	_, err := s.store.Record(ctx, s.pool, runRecord(key))
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return fmt.Errorf("look for run %s: %w", key, err)
+	var o Order
+	known, err := s.read(ctx, runRecord(key), &o)
+	if err != nil {
+		return err
 	}
-	known := err == nil
 	return s.ask(ctx, func(t *turn) error {
-		t.unwanted(key, known)
+		t.unwanted(key, known, o.Seat)
 		return nil
 	})
 }
