@@ -20,7 +20,7 @@ import (
 
 // The stories of the gate: testdata/stories/*.txt, each told at every forge by the whole service. A line is a verb, with
 // who does it; beneath what happened a line "= …" says how all of it must look. What differs between the forges stands
-// in the story, as a line that begins with the forge's name, and in the README under "GitLab: what differs".
+// in the story, as a line that begins with the forge's name, and in docs/recipes/gitlab.md under "What differs from GitHub".
 //
 //	set NAME=VALUE            a setting of the service; only at the beginning
 //	open WHO [fork] [draft]   the pull request that all else is about
