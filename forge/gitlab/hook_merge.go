@@ -152,7 +152,9 @@ func (p *mergePayload) Mail(to forge.Routed) (any, string) {
 		Labels: append(removed, added...),
 	}
 	if slices.Contains(n.Actions, prmanager.ActionPushed) {
-		n.Before, n.After = m.OldRev, m.LastCommit.ID
+		// The head as of now, not necessarily what the sender pushed onto OldRev: GitLab's worker writes it some time
+		// after the push (merge_requests/refresh/web_hooks_service.rb). So nothing says what this head was pushed onto.
+		n.After = m.LastCommit.ID
 	}
 	if b := p.Changes.TargetBranch; b != nil {
 		n.BaseFrom = b.Previous

@@ -157,7 +157,7 @@ func TestMail_recorded(t *testing.T) {
 	repo := forge.Repo{Instance: "gitlab", ID: 2, Name: "test/woodpecker"}
 	same(t, "push", prmanager.Note{
 		Actions: []prmanager.Action{prmanager.ActionPushed}, Delivery: "k", Sender: test,
-		Before: "6ef047571374c96a2bf13c361efd1fb008b0063e", After: "0ab96a10266b95b4b533dcfd98738015fbe70889",
+		After: "0ab96a10266b95b4b533dcfd98738015fbe70889",
 		Pull: forge.Pull{
 			Ref: forge.Ref{Repo: repo, Number: 2}, Open: true, Author: test, UpdatedAt: at("2021-09-27T05:01:21Z"),
 			Head: forge.Branch{SHA: "0ab96a10266b95b4b533dcfd98738015fbe70889", RepoID: 2}, Base: forge.Branch{Name: "master", RepoID: 2},

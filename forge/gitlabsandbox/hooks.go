@@ -57,7 +57,18 @@ type delivery struct {
 	hook  Hook
 	id    string
 	event string
-	body  []byte
+	body  map[string]any
+	late  func() // completes the body when it is sent; nil = it is complete
+}
+
+// written is the body as it is sent.
+func (f *Forge) written(d delivery) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d.late != nil {
+		d.late()
+	}
+	return json.Marshal(d.body)
 }
 
 // Deliver sends what has happened since, in order, each twice if twice. It answers the statuses of the answers.
@@ -69,12 +80,16 @@ func (f *Forge) Deliver(ctx context.Context, url string, twice bool) ([]int, err
 	client := &http.Client{Timeout: 10 * time.Second} // as GitLab.com
 	var statuses []int
 	for _, d := range pending {
+		body, err := f.written(d)
+		if err != nil {
+			return statuses, fmt.Errorf("deliver %s: %w", d.event, err)
+		}
 		for n := 0; n == 0 || n == 1 && twice; n++ {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(d.body))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 			if err != nil {
 				return statuses, fmt.Errorf("deliver %s: %w", d.event, err)
 			}
-			req.Header = d.header(f.clock())
+			req.Header = d.header(f.clock(), body)
 			res, err := client.Do(req)
 			if err != nil {
 				return statuses, fmt.Errorf("deliver %s: %w", d.event, err)
@@ -100,7 +115,7 @@ func (f *Forge) Drop() {
 	f.pending = nil
 }
 
-func (d delivery) header(now time.Time) http.Header {
+func (d delivery) header(now time.Time, body []byte) http.Header {
 	h := http.Header{}
 	h.Set("Content-Type", "application/json")
 	h.Set("User-Agent", "GitLab/18.9")
@@ -113,7 +128,7 @@ func (d delivery) header(now time.Time) http.Header {
 	if d.hook.SigningToken != "" {
 		h.Set("Webhook-Id", d.id)
 		h.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
-		h.Set("Webhook-Signature", Sign(d.hook.SigningToken, d.id, now, d.body))
+		h.Set("Webhook-Signature", Sign(d.hook.SigningToken, d.id, now, body))
 	}
 	return h
 }
@@ -130,15 +145,10 @@ func Sign(token, id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-func (p *Project) queue(event string, body map[string]any) {
-	if p.hook == (Hook{}) {
-		return
+func (p *Project) queue(event string, body map[string]any, late func()) {
+	if p.hook != (Hook{}) {
+		p.f.pending = append(p.f.pending, delivery{p.hook, fmt.Sprintf("6f1b-%d", p.f.id()), event, body, late})
 	}
-	raw, err := json.Marshal(body)
-	if err != nil {
-		panic(err) // our own maps
-	}
-	p.f.pending = append(p.f.pending, delivery{p.hook, fmt.Sprintf("6f1b-%d", p.f.id()), event, raw})
 }
 
 func told(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
@@ -164,15 +174,23 @@ func (m *Merge) attributes() map[string]any {
 		"id": 9000 + m.IID, "iid": m.IID, "author_id": m.author.ID, "state": m.state, "draft": m.draft, "work_in_progress": m.draft,
 		"source_project_id": m.source.ID, "target_project_id": m.project.ID, "source_branch": m.branch, "target_branch": m.target,
 		"title": "title", "description": "words of an outsider", "created_at": told(m.created), "updated_at": told(m.updated),
-		"last_commit": map[string]any{"id": m.head, "message": "words of an outsider"},
+		"last_commit": m.lastCommit(),
 	}
 }
 
+func (m *Merge) lastCommit() map[string]any {
+	return map[string]any{"id": m.head, "message": "words of an outsider"}
+}
+
+// tell queues a delivery. That of a push a worker writes later (app/services/merge_requests/refresh/web_hooks_service.rb):
+// it has the head of that moment beside who made this push.
 func (m *Merge) tell(by *User, action, oldrev string, changes map[string]any) {
 	of := m.attributes()
 	of["action"] = action
+	var late func()
 	if oldrev != "" {
 		of["oldrev"] = oldrev
+		late = func() { of["last_commit"] = m.lastCommit() }
 	}
 	if changes == nil {
 		changes = map[string]any{}
@@ -180,7 +198,7 @@ func (m *Merge) tell(by *User, action, oldrev string, changes map[string]any) {
 	m.project.queue("Merge Request Hook", map[string]any{
 		"object_kind": "merge_request", "event_type": "merge_request", "user": by.told(), "project": m.project.told(),
 		"object_attributes": of, "labels": titles(m.labels), "changes": changes,
-	})
+	}, late)
 }
 
 func (m *Merge) tellNote(n *note, action string) {
@@ -191,7 +209,7 @@ func (m *Merge) tellNote(n *note, action string) {
 			"created_at": told(n.at), "updated_at": told(n.updated),
 		},
 		"merge_request": m.attributes(),
-	})
+	}, nil)
 }
 
 func (p *Pipeline) tell() {
@@ -208,7 +226,7 @@ func (p *Pipeline) tell() {
 	if p.merge != nil {
 		body["merge_request"] = p.merge.attributes()
 	}
-	p.project.queue("Pipeline Hook", body)
+	p.project.queue("Pipeline Hook", body, nil)
 }
 
 func (p *Pipeline) url() string {
