@@ -131,16 +131,27 @@ func TestDoc_PusherDisputed(t *testing.T) {
 		m.hear(w.open("mona", "a1", "same"))
 		return m, w
 	}} {
-		for _, reversed := range []bool{false, true} {
+		for _, how := range []string{"in order", "reversed", "together", "unverified"} {
 			m, w := start(t)
 			mustBeOpen(t, m)
 			heard := []Note{w.push("mona", "b2"), w.push("bob", "c3")}
 			heard[0].After, heard[0].Pull = heard[1].After, heard[1].Pull
-			if reversed {
+			if how == "reversed" {
 				slices.Reverse(heard)
 			}
-			m.hear(heard[0])
-			m.hear(heard[1])
+			if how == "together" {
+				m.hear(heard...)
+			} else {
+				if how == "unverified" {
+					w.down["trust mona"] = 502
+				}
+				m.hear(heard[0])
+				m.hear(heard[1])
+				if how == "unverified" {
+					w.down["trust mona"] = 0
+					m.pass(10 * time.Minute)
+				}
+			}
 			mustBeShut(t, m)
 			m.hear(heard[0])
 			mustBeShut(t, m)
