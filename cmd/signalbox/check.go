@@ -21,7 +21,7 @@ import (
 )
 
 type checkCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Fix      bool   `help:"Create what is missing where that is all there is to it: the gate label."`
 	Repo     string `arg:"" optional:"" placeholder:"REPO" help:"INSTANCE:OWNER/REPO, or OWNER/REPO where one forge is configured; without it, the repositories of the allow-list or of the App."`
 	output

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/forge/sandbox"
 )
@@ -125,9 +127,20 @@ func TestRepairCommandsWrongUse(t *testing.T) {
 			t.Errorf("%v: %d %q", c.args, code, errs)
 		}
 	}
-	for _, name := range []string{"reconcile", "redeliver", "check", "replay"} {
-		if code, out, _ := y.command(name, "--help"); code != exitOK || !strings.Contains(out, "Example:") || !strings.Contains(out, "signalbox "+name) {
-			t.Errorf("%s --help: %d\n%s", name, code, out)
+}
+
+// Each command shows an example, and what is its own before the configuration that all share.
+func TestHelp(t *testing.T) {
+	parser, err := kong.New(&cli{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leaf := range parser.Model.Leaves(false) {
+		var out, errs strings.Builder
+		code := run(t.Context(), append(strings.Fields(leaf.Path()), "--help"), process{out: &out, err: &errs})
+		own, shared, _ := strings.Cut(out.String(), "--config=")
+		if code != exitOK || !strings.Contains(own, "Example:") || !strings.Contains(own, leaf.Path()) || strings.Contains(shared, "--output") {
+			t.Errorf("%s --help: %d\n%s%s", leaf.Path(), code, out.String(), errs.String())
 		}
 	}
 }

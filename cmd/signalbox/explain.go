@@ -14,7 +14,7 @@ import (
 )
 
 type explainCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Ref      string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
 	output
 }

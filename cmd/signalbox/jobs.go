@@ -20,7 +20,7 @@ type jobsCmd struct {
 }
 
 type jobsListCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	output
 }
 
@@ -125,7 +125,7 @@ func (a admin) why(ctx context.Context, index string, r state.Entry) (string, er
 
 // jobArgs name one job as `jobs list` shows it.
 type jobArgs struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Subject  string `arg:"" help:"The subject, as jobs list shows it."`
 	ID       string `arg:"" optional:"" help:"The id, as jobs list shows it; without one, the subject's quarantine."`
 }

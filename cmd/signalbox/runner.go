@@ -22,7 +22,7 @@ type runnerCmd struct {
 }
 
 type runnerTokenCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Labels   []string      `required:"" help:"Labels that a runner may have, separated by commas."`
 	For      time.Duration `default:"1h" help:"How long the token is good."`
 	Many     bool          `help:"Let it register any number of runners; without this, one."`
@@ -41,7 +41,7 @@ func (c runnerTokenCmd) Run(ctx context.Context, p process) error {
 }
 
 type runnerListCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	output
 }
 
@@ -67,7 +67,7 @@ func (c runnerListCmd) Run(ctx context.Context, p process) error {
 }
 
 type runnerRemoveCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	UUID     string `arg:"" help:"The runner's uuid, as runner list shows it."`
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 type serveCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 }
 
 func (serveCmd) Help() string {

@@ -22,7 +22,7 @@ type statusCmd struct {
 }
 
 type statusTokenCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Project  []string      `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"What it may post to; may be given several times, for projects of one forge."`
 	Context  []string      `placeholder:"NAME" help:"Contexts that it may post, each a name or the beginning of names and then *. Without this, every context that belongs to nobody else."`
 	For      time.Duration `placeholder:"DURATION" help:"How long it is good. Without this, until it is revoked."`
@@ -43,7 +43,7 @@ func (c statusTokenCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusListCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	output
 }
 
@@ -79,7 +79,7 @@ func (c statusListCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusRevokeCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	ID       string `arg:"" help:"The token's id, as status list shows it."`
 }
 
@@ -91,7 +91,7 @@ func (c statusRevokeCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusTransferCmd struct {
-	Settings `embed:""`
+	Settings `embed:"" group:"Configuration, which the README explains:"`
 	Project  string `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"Where the commit is."`
 	SHA      string `required:"" name:"sha" help:"The full commit."`
 	Context  string `required:"" placeholder:"NAME" help:"The context."`
