@@ -132,15 +132,7 @@ func (c Config) runsJobs() bool {
 
 // Allowed says whether repo is on the allow-list; without a list every repository is.
 func (c Config) Allowed(repo forge.Repo) bool {
-	if len(c.repos) == 0 {
-		return true
-	}
-	for _, p := range c.repos {
-		if p.match(repo.Instance, repo.Name) {
-			return true
-		}
-	}
-	return false
+	return len(c.repos) == 0 || slices.ContainsFunc(c.repos, func(p pattern) bool { return p.match(repo.Instance, repo.Name) })
 }
 
 // gateKeys is what one place says of a gate; nil = nothing said there.
@@ -197,31 +189,11 @@ type pattern struct {
 }
 
 func (p pattern) match(instance, name string) bool {
-	if p.instance != "" && p.instance != instance {
-		return false
-	}
 	name = strings.ToLower(name)
-	if p.prefix {
-		return strings.HasPrefix(name, p.name)
-	}
-	return name == p.name
+	return (p.instance == "" || p.instance == instance) && (name == p.name || p.prefix && strings.HasPrefix(name, p.name))
 }
 
 // narrower orders patterns that match the same repository: more of the name first, then the one that says the instance.
 func (p pattern) narrower(q pattern) int {
-	if d := len(p.name) - len(q.name); d != 0 {
-		return d
-	}
-	return len(p.instance) - len(q.instance)
-}
-
-func (p pattern) String() string {
-	s := p.name
-	if p.prefix {
-		s += "*"
-	}
-	if p.instance != "" {
-		s = p.instance + ":" + s
-	}
-	return s
+	return cmp.Or(len(p.name)-len(q.name), len(p.instance)-len(q.instance))
 }

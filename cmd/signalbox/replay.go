@@ -43,21 +43,44 @@ Example:
   signalbox replay github:hook:72d3162e-cc78-11e3-81ab-4c9367dc0958`
 }
 
-// recorded is a delivery in a file.
+// recorded is a delivery in a file, or in the store.
 type recorded struct {
-	// Headers of the request. Without an event its name is taken from the shape of the body, without an id its digest.
-	Headers map[string]any  `json:"headers"`
-	Body    json.RawMessage `json:"body"` // an object, or a string that holds its exact text
-	Facts   recordedFacts   `json:"facts"`
-	// Request is where GitHub's export keeps headers and body.
-	Request *struct {
+	message
+	Facts recordedFacts `json:"facts"`
+	At    time.Time     `json:"delivered_at"`
+	// GitHub's export keeps headers and body in Request, GitLab's under names of their own.
+	Request struct {
 		Headers map[string]any  `json:"headers"`
 		Payload json.RawMessage `json:"payload"`
 	} `json:"request"`
-	At time.Time `json:"delivered_at"`
-	// These are where GitLab's export keeps them.
 	RequestHeaders map[string]any  `json:"request_headers"`
 	RequestData    json.RawMessage `json:"request_data"`
+
+	instance, guid string // where the store knows them
+}
+
+// message is a request. Without an event its name is taken from the shape of the body, without an id its digest.
+type message struct {
+	Headers map[string]any  `json:"headers"`
+	Body    json.RawMessage `json:"body"` // an object, or a string that holds its exact text
+}
+
+// parts are header and body as they arrived.
+func (m message) parts() (http.Header, []byte) {
+	header := http.Header{}
+	for name, v := range m.Headers {
+		if list, ok := v.([]any); ok && len(list) > 0 {
+			v = list[0]
+		}
+		if s, ok := v.(string); ok {
+			header.Set(name, s)
+		}
+	}
+	var text string
+	if json.Unmarshal(m.Body, &text) == nil {
+		return header, []byte(text)
+	}
+	return header, m.Body
 }
 
 // recordedFacts are the facts of the moment of the delivery; what is missing is unknown.
@@ -126,23 +149,24 @@ func (c replayCmd) Run(ctx context.Context, p process) error {
 	return err
 }
 
-// replay keeps the documents that the deliveries so far have led to.
+// replay keeps what the deliveries so far have led to.
 type replay struct {
 	cfg   Config
 	facts recordedFacts // of the delivery at hand
 	gate  *prmanager.Behaviour
-	docs  map[state.Subject]prmanager.PR
-	now   map[state.Subject]time.Time
-	seq   map[state.Subject]int64
+	pulls map[state.Subject]*replayedPull
 	heard map[string]bool
 	pins  map[string]int64
 }
 
+type replayedPull struct {
+	doc prmanager.PR
+	now time.Time
+	seq int64
+}
+
 func newReplay(cfg Config) *replay {
-	r := &replay{
-		cfg: cfg, docs: map[state.Subject]prmanager.PR{}, now: map[state.Subject]time.Time{}, seq: map[state.Subject]int64{},
-		heard: map[string]bool{}, pins: map[string]int64{},
-	}
+	r := &replay{cfg: cfg, pulls: map[state.Subject]*replayedPull{}, heard: map[string]bool{}, pins: map[string]int64{}}
 	r.gate = prmanager.New(prmanager.Config{
 		Forge: func(instance string) (prmanager.Forge, error) {
 			app := false
@@ -209,7 +233,7 @@ func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, 
 			return nil, err
 		}
 		instance, guid, _ := strings.Cut(m[2], ":hook:")
-		return []recorded{{Headers: map[string]any{githubID: guid, gitlabID: guid, instanceHeader: instance}, Body: body}}, nil
+		return []recorded{{message: message{Body: body}, instance: instance, guid: guid}}, nil
 	}
 	text, err := p.readFile(name)
 	if err != nil {
@@ -219,29 +243,26 @@ func (r *replay) open(ctx context.Context, p process, name string) ([]recorded, 
 	d := json.NewDecoder(bytes.NewReader(text))
 	for {
 		var raw json.RawMessage
-		err := d.Decode(&raw)
-		if errors.Is(err, io.EOF) {
+		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
 			break
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: not JSON from byte %d on", name, d.InputOffset())
 		}
 		var list []json.RawMessage
-		if err == nil && json.Unmarshal(raw, &list) != nil {
+		if json.Unmarshal(raw, &list) != nil {
 			list = []json.RawMessage{raw}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: not JSON from byte %d on", name, d.InputOffset())
 		}
 		for _, one := range list {
 			var x recorded
 			if err := json.Unmarshal(one, &x); err != nil {
 				return nil, fmt.Errorf("%s: delivery %d: expected an object with headers and body", name, len(out)+1)
 			}
-			if x.Request != nil {
-				x.Headers, x.Body = x.Request.Headers, x.Request.Payload
-			}
-			if x.RequestData != nil {
-				x.Headers, x.Body = x.RequestHeaders, x.RequestData
-			}
-			if x.Body == nil {
+			switch {
+			case x.Request.Payload != nil:
+				x.message = message{x.Request.Headers, x.Request.Payload}
+			case x.RequestData != nil:
+				x.message = message{x.RequestHeaders, x.RequestData}
+			case x.Body == nil:
 				x.Body = one
 			}
 			out = append(out, x)
@@ -267,44 +288,30 @@ func (r *replay) stored(ctx context.Context, subject, id string) ([]byte, error)
 
 // deliver takes one delivery through parse and decide.
 func (r *replay) deliver(ctx context.Context, x recorded) (replayed, error) {
-	header := http.Header{}
-	for name, v := range x.Headers {
-		if s, ok := v.(string); ok {
-			header.Set(name, s)
-		} else if list, ok := v.([]any); ok && len(list) > 0 {
-			header.Set(name, fmt.Sprint(list[0]))
-		}
-	}
-	body := []byte(x.Body)
-	var text string
-	if json.Unmarshal(body, &text) == nil {
-		body = []byte(text)
-	}
-	instance, hook, err := r.hook(header, body)
+	header, body := x.parts()
+	instance, hook, err := r.hook(x, header, body)
 	if err != nil {
 		return replayed{}, err
 	}
 	to, err := hook.Route(header, body)
 	out := replayed{Delivery: to.GUID, Event: to.Event, Action: to.Action}
-	switch id := instance + ":hook:" + to.GUID; {
+	id := instance + ":hook:" + to.GUID
+	switch {
 	case err != nil:
 		out.Ignored, out.bad = err.Error(), true
-		return out, nil
 	case to.Ping:
 		out.Ignored = "a greeting"
-		return out, nil
 	case to.Ignored != "":
 		out.Ignored = to.Ignored
-		return out, nil
 	case !r.cfg.Allowed(to.Repo):
 		out.Ignored = "SIGNALBOX_REPOS does not name " + to.Repo.Name
-		return out, nil
 	case r.heard[id]:
 		out.Ignored = "it arrived before: a delivery takes effect once"
-		return out, nil
-	default:
-		r.heard[id] = true
 	}
+	if out.Ignored != "" {
+		return out, nil
+	}
+	r.heard[id] = true
 	s := state.Subject{Instance: instance, Project: to.Project, Kind: to.Kind, Key: to.Key}
 	out.Subject = s.String()
 	if s.Kind != "pr" {
@@ -312,97 +319,54 @@ func (r *replay) deliver(ctx context.Context, x recorded) (replayed, error) {
 		return out, nil
 	}
 	r.facts = x.Facts
-	return r.decide(ctx, s, to, x.At, out)
+	err = r.decide(ctx, s, state.Mail{ID: id, Kind: to.MailKind, Format: to.Format, At: x.At, Body: to.Body}, &out)
+	return out, err
 }
 
 // decide lets the pull request look at the recorded facts and decide. Effects are not done, and not answered.
-func (r *replay) decide(ctx context.Context, s state.Subject, to forge.Routed, at time.Time, out replayed) (replayed, error) {
-	r.seq[s]++
-	now := r.now[s]
-	for _, t := range []time.Time{at, mailTime(to)} {
-		if t.After(now) {
-			now = t
+func (r *replay) decide(ctx context.Context, s state.Subject, m state.Mail, out *replayed) error {
+	p := r.pulls[s]
+	if p == nil {
+		p = &replayedPull{}
+		r.pulls[s] = p
+	}
+	for _, t := range []time.Time{m.At, mailTime(m.Body)} {
+		if t.After(p.now) {
+			p.now = t
 		}
 	}
-	r.now[s] = now
-	in := actor.Inputs{Mail: []state.Mail{{
-		Seq: r.seq[s], ID: s.Instance + ":hook:" + to.GUID, Kind: to.MailKind, Format: to.Format, At: now, Body: to.Body,
-	}}}
-	d := r.docs[s]
-	step := r.gate.Decide(s, d, r.gate.Look(ctx, s, d, in, now), in, now)
+	p.seq++
+	m.Seq, m.At = p.seq, p.now
+	in := actor.Inputs{Mail: []state.Mail{m}}
+	step := r.gate.Decide(s, p.doc, r.gate.Look(ctx, s, p.doc, in, p.now), in, p.now)
 	if len(step.Dead) > 0 {
 		out.Ignored, out.bad = "cannot be read: "+step.Dead[0].Reason, true
-		return out, nil
+		return nil
 	}
-	var next prmanager.PR // as a store would give it back
-	if err := json.Unmarshal(mustJSON(step.Next), &next); err != nil {
-		return out, fmt.Errorf("keep the document of %s: %w", s, err)
+	p.doc = prmanager.PR{} // as a store would give it back
+	if err := json.Unmarshal(mustJSON(step.Next), &p.doc); err != nil {
+		return fmt.Errorf("keep the document of %s: %w", s, err)
 	}
-	r.docs[s] = next
 	var err error
 	if out.Story, err = lines(step.Journal); err != nil {
-		return out, fmt.Errorf("read the story of %s: %w", s, err)
+		return fmt.Errorf("read the story of %s: %w", s, err)
 	}
 	for _, w := range step.Wishes {
 		out.Wishes = append(out.Wishes, replayedWish{w.Class.String(), w.Kind, w.Key})
 	}
-	out.Ref, out.State, out.Waits = next.Ref.String(), next.State(), next.Waits()
-	return out, nil
+	out.Ref, out.State, out.Waits = p.doc.Ref.String(), p.doc.State(), p.doc.Waits()
+	return nil
 }
-
-// Headers of deliveries: what tells one from others, and whose it is, which we add where the store knows.
-const (
-	githubID, gitlabID = "X-GitHub-Delivery", "Idempotency-Key"
-	instanceHeader     = "X-Signalbox-Instance"
-)
-
-// hook is the receiving side that a delivery is for, which verifies nothing. Headers that the record lacks are added: the
-// event by the shape of the body, and an id.
-func (r *replay) hook(header http.Header, body []byte) (instance string, hook forgeHook, err error) {
-	var gitlabs struct {
-		Kind string `json:"object_kind"`
-	}
-	_ = json.Unmarshal(body, &gitlabs) // what is no object has none, and Route says so
-	kind := kindGitHub
-	if gitlabs.Kind != "" || header.Get("X-Gitlab-Event") != "" {
-		kind = kindGitLab
-	}
-	instance = header.Get(instanceHeader)
-	for _, f := range r.cfg.Forges {
-		if instance == "" && f.Kind == kind {
-			instance = f.Name
-		}
-	}
-	instance = cmp.Or(instance, kind)
-	if kind == kindGitLab {
-		if header.Get("X-Gitlab-Event") == "" {
-			header.Set("X-Gitlab-Event", gitlabs.Kind)
-		}
-		hook, err = gitlab.NewHook(gitlab.HookOptions{Instance: instance, Secrets: []string{unverified}, Now: time.Now})
-		return instance, hook, err
-	}
-	if header.Get("X-GitHub-Event") == "" {
-		header.Set("X-GitHub-Event", eventOf(body))
-	}
-	if header.Get(githubID) == "" {
-		sum := sha256.Sum256(body)
-		header.Set(githubID, hex.EncodeToString(sum[:8]))
-	}
-	hook, err = github.NewHook(instance, []string{unverified})
-	return instance, hook, err
-}
-
-const unverified = "nothing is verified here"
 
 // mailTime is when a mail says that it happened, in the forge's time.
-func mailTime(to forge.Routed) time.Time {
+func mailTime(body []byte) time.Time {
 	var m struct {
 		At   time.Time `json:"at"`
 		Pull struct {
 			UpdatedAt time.Time `json:"updated_at"`
 		} `json:"pull"`
 	}
-	if json.Unmarshal(to.Body, &m) != nil {
+	if json.Unmarshal(body, &m) != nil {
 		return time.Time{}
 	}
 	if m.At.IsZero() {
@@ -411,21 +375,50 @@ func mailTime(to forge.Routed) time.Time {
 	return m.At
 }
 
-// eventOf is the event that a payload of GitHub's is of, by what it holds. A stored body has no headers any more.
-func eventOf(body []byte) string {
-	var has map[string]json.RawMessage
-	if json.Unmarshal(body, &has) != nil {
-		return "unknown"
-	}
-	for _, e := range []struct{ key, event string }{
-		{"comment", "issue_comment"}, {"check_run", "check_run"}, {"workflow_run", "workflow_run"}, {"merge_group", "merge_group"},
-		{"pull_request", "pull_request"},
-	} {
-		if has[e.key] != nil {
-			return e.event
+// hook is the receiving side that a delivery is for, which verifies nothing. Headers that the record lacks are added: the
+// event by the shape of the body, and an id.
+func (r *replay) hook(x recorded, header http.Header, body []byte) (instance string, hook forgeHook, err error) {
+	const unverified = "nothing is verified here"
+	lacks := func(name, value string) {
+		if value != "" && header.Get(name) == "" {
+			header.Set(name, value)
 		}
 	}
-	return "unknown"
+	var has map[string]json.RawMessage
+	_ = json.Unmarshal(body, &has) // what is no object has nothing, and Route says so
+	var object string              // GitLab's
+	_ = json.Unmarshal(has["object_kind"], &object)
+	kind := kindGitHub
+	if object != "" || header.Get("X-Gitlab-Event") != "" {
+		kind = kindGitLab
+	}
+	instance = x.instance
+	for _, f := range r.cfg.Forges {
+		if instance == "" && f.Kind == kind {
+			instance = f.Name
+		}
+	}
+	instance = cmp.Or(instance, kind)
+	if kind == kindGitLab {
+		lacks("X-Gitlab-Event", object)
+		lacks("Idempotency-Key", x.guid)
+		hook, err = gitlab.NewHook(gitlab.HookOptions{Instance: instance, Secrets: []string{unverified}, Now: time.Now})
+		return instance, hook, err
+	}
+	event := "unknown"
+	for _, member := range []string{"pull_request", "merge_group", "workflow_run", "check_run", "comment"} {
+		if has[member] != nil {
+			event = member // the last: a comment comes with more than itself
+		}
+	}
+	if event == "comment" {
+		event = "issue_comment"
+	}
+	sum := sha256.Sum256(body)
+	lacks("X-GitHub-Event", event)
+	lacks("X-GitHub-Delivery", cmp.Or(x.guid, hex.EncodeToString(sum[:8])))
+	hook, err = github.NewHook(instance, []string{unverified})
+	return instance, hook, err
 }
 
 func (x replayed) print(w io.Writer) {
