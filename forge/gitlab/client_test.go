@@ -164,6 +164,10 @@ func TestTrusted(t *testing.T) {
 	w.repo.SetMember(blocked, gitlabsandbox.Maintainer)
 	w.repo.SetMember(otherBot, gitlabsandbox.Maintainer)
 	blocked.State = "blocked"
+	past, future := w.forge.AddUser("past", false), w.forge.AddUser("future", false)
+	past.Until, future.Until = "2000-01-01", "2999-01-01"
+	w.repo.SetMember(past, gitlabsandbox.Developer)
+	w.repo.SetMember(future, gitlabsandbox.Developer)
 	lead := w.forge.AddUser("lead", false)
 	w.repo.SetMember(lead, gitlabsandbox.Maintainer)
 	write, maintain := forge.Rule{Kind: "permission", Value: "write"}, forge.Rule{Kind: "permission", Value: "maintain"}
@@ -180,6 +184,8 @@ func TestTrusted(t *testing.T) {
 		{actorOf(w.mallory), write, false},
 		{actorOf(gone), write, false},
 		{actorOf(blocked), write, false},
+		{actorOf(past), write, false}, // the membership has ended and is not removed yet
+		{actorOf(future), write, true},
 		{actorOf(otherBot), write, false},
 		{forge.Actor{ID: otherBot.ID}, write, false}, // a payload that told no login
 		{actorOf(otherBot), user(otherBot.Login), true},
@@ -210,7 +216,9 @@ func TestTrustedTeam(t *testing.T) {
 	blocked, otherBot := w.forge.AddUser("blocked", false), w.forge.AddUser("project_9_bot_cd", true)
 	blocked.State = "blocked"
 	w.forge.AddGroup("octo", map[*gitlabsandbox.User]int{w.maya: gitlabsandbox.Maintainer})
-	w.forge.AddGroup("octo/crew", map[*gitlabsandbox.User]int{w.guest: gitlabsandbox.Guest, blocked: gitlabsandbox.Developer, otherBot: gitlabsandbox.Developer})
+	past := w.forge.AddUser("past", false)
+	past.Until = "2000-01-01"
+	w.forge.AddGroup("octo/crew", map[*gitlabsandbox.User]int{past: gitlabsandbox.Developer, w.guest: gitlabsandbox.Guest, blocked: gitlabsandbox.Developer, otherBot: gitlabsandbox.Developer})
 	w.forge.AddGroup("octo/crew/deep.er-1", nil)
 	for _, c := range []struct {
 		who   *gitlabsandbox.User
@@ -225,6 +233,7 @@ func TestTrustedTeam(t *testing.T) {
 		{w.guest, "octo", false},
 		{w.mallory, "octo/crew", false},
 		{blocked, "octo/crew", false},
+		{past, "octo/crew", false},
 		{otherBot, "octo/crew", false},
 		{w.maya, "octo/none", false},
 	} {

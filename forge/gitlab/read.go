@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	gl "gitlab.com/gitlab-org/api/client-go/v2"
 
@@ -158,13 +159,10 @@ func (c *Client) isMember(ctx context.Context, repo forge.Repo, who forge.Actor,
 		return false, err
 	}
 	m, _, err := c.api.ProjectMembers.GetInheritedProjectMember(pid, who.ID, with(ctx))
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, classify(op, err)
-	case m.ID == 0 || m.State == "":
-		return false, wire.Incomplete(op)
 	}
-	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= level && !botName.MatchString(m.Username), nil
+	return holds(op, who, level, gl.GroupMember{ID: m.ID, Username: m.Username, State: m.State, ExpiresAt: m.ExpiresAt, AccessLevel: m.AccessLevel})
 }
 
 // inGroup: any role from Guest on, in the group or in one above it, is membership.
@@ -174,13 +172,20 @@ func (c *Client) inGroup(ctx context.Context, who forge.Actor, group string) (bo
 		return false, wire.Permanent(op, errors.New("expected the path of a group"))
 	}
 	m, _, err := c.api.GroupMembers.GetInheritedGroupMember(group, who.ID, with(ctx))
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, classify(op, err)
-	case m.ID == 0 || m.State == "":
+	}
+	return holds(op, who, gl.GuestPermissions, *m)
+}
+
+// holds says whether a membership is who's, of a role from least on, and in force: GitLab removes one that has ended
+// only within a day of its last.
+func holds(op string, who forge.Actor, least gl.AccessLevelValue, m gl.GroupMember) (bool, error) {
+	if m.ID == 0 || m.State == "" {
 		return false, wire.Incomplete(op)
 	}
-	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= gl.GuestPermissions && !botName.MatchString(m.Username), nil
+	over := m.ExpiresAt != nil && !time.Now().Before(time.Time(*m.ExpiresAt))
+	return m.ID == who.ID && m.State == "active" && m.AccessLevel >= least && !over && !botName.MatchString(m.Username), nil
 }
 
 // isUser says whether login belongs to who at this moment. An account that is blocked is nobody's.

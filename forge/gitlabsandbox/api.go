@@ -196,9 +196,14 @@ func (f *Forge) getGroupMember(c call) (int, any) {
 	if level == 0 {
 		return 404, refusal("404 Not found")
 	}
+	return 200, u.member(level)
+}
+
+// member is a membership. GitLab shows one that has ended until it is removed, once a day.
+func (u *User) member(level int) map[string]any {
 	m := u.shown()
-	m["access_level"] = level
-	return 200, m
+	m["access_level"], m["expires_at"] = level, nullable(u.Until)
+	return m
 }
 
 func (f *Forge) getProject(c call) (int, any) {
@@ -249,9 +254,7 @@ func (f *Forge) getMember(c call) (int, any) {
 	if u == nil || c.p.members[u.ID] == 0 {
 		return 404, refusal("404 Not found")
 	}
-	m := u.shown()
-	m["access_level"] = c.p.members[u.ID]
-	return 200, m
+	return 200, u.member(c.p.members[u.ID])
 }
 
 func (m *Merge) shown() map[string]any {

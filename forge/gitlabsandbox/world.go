@@ -57,6 +57,7 @@ type User struct {
 	Token string
 	Bot   bool
 	State string // "active"
+	Until string // the day on which every membership ends, "2026-12-31"; empty = never
 
 	Scopes  []string // of the token
 	Expires string   // its last day, "2026-12-31"; empty = never
