@@ -46,6 +46,15 @@ func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step
 		t.d = PR{Ref: d.Ref, Seq: d.Seq, Run: d.Run + 1, Adopting: true} // no number or key is ever used twice
 	}
 	t.d.Dry = f.Policy.DryRun
+	if t.d.Run == 0 && !heardOf[Opened](events) {
+		// There may have been a document before, dropped since. Its commits and its CI may still know its numbers and keys,
+		// and it cannot have used up a second for each. What labels it judged are older than it was kept, but for a day that
+		// two clocks may differ.
+		t.d.Seq, t.d.Run, t.d.Baseline = now.Unix(), int(now.Unix()), now.Add(24*time.Hour-kept)
+		if heardOf[Reopened](events) {
+			t.pass(FirstSight, "nothing is kept of the time before it was closed")
+		}
+	}
 	for _, e := range events {
 		t.line.In = append(t.line.In, e.words())
 		done, ours := e.(Effected)
@@ -61,6 +70,10 @@ func decide(s state.Subject, d PR, f Facts, events []Event, now time.Time) (step
 	t.ask()
 	t.wish()
 	return t.step(), t.asks
+}
+
+func heardOf[E Event](events []Event) bool {
+	return slices.ContainsFunc(events, func(e Event) bool { _, is := e.(E); return is })
 }
 
 // pass notes a box of the flowchart, with what a reader of the story needs besides.

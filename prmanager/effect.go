@@ -124,6 +124,10 @@ func (t *turn) tellGates() {
 	}
 }
 
+// kept is how long what is over is known after its last event: a pull request that is closed, or was never seen, a
+// merge group. Should it begin again, it is one never heard of.
+const kept = 90 * 24 * time.Hour
+
 // step ends the decision.
 func (t *turn) step() actor.Step[PR] {
 	d := &t.d
@@ -135,6 +139,9 @@ func (t *turn) step() actor.Step[PR] {
 		d.Since = t.now
 	}
 	step := actor.Step[PR]{Next: t.d, Wishes: t.wishes, Wake: t.wake(), Compared: t.reassert, Why: t.why}
+	if !d.Open {
+		step.Keep = kept
+	}
 	if d.Ref.Number != 0 {
 		label := d.Ref.String()
 		step.Index = []state.Index{{Name: "name", Label: label}}

@@ -173,7 +173,7 @@ func (b *Groups) Decide(s state.Subject, d GroupDoc, f GroupFacts, in actor.Inpu
 		w.triggers()
 	}
 	slices.Sort(why)
-	step := actor.Step[GroupDoc]{Next: d, Wishes: wishes, Dead: dead, Why: slices.Compact(why)}
+	step := actor.Step[GroupDoc]{Next: d, Keep: kept, Wishes: wishes, Dead: dead, Why: slices.Compact(why)}
 	if slices.ContainsFunc(slices.Collect(maps.Values(d.Triggers)), func(r Started) bool { return counts(r) && r.Stage == Accepted && !r.done() && !r.Native }) {
 		step.Wake = now.Add(groupLook)
 	}

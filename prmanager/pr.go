@@ -38,7 +38,7 @@ type PR struct {
 	Pushes   []Push      `json:"pushes,omitempty"`     // the newest known; the first head counts as no push
 	Opening  bool        `json:"opening,omitempty"`    // the delivery of the opening has been judged
 	Paused   bool        `json:"paused,omitempty"`     // label removed from one that ran by trust
-	Baseline time.Time   `json:"baseline,omitzero"`    // label entries up to here count as judged (adoption)
+	Baseline time.Time   `json:"baseline,omitzero"`    // label entries up to here count as judged (adoption, or a document that was dropped)
 	Entry    int64       `json:"last_entry,omitempty"` // newest label entry judged
 
 	// Grants is the approval ledger, oldest first. At most one stands.

@@ -107,7 +107,7 @@ func (l *life) act() {
 	switch rapid.SampledFrom([]string{
 		"push", "push", "label", "label", "label", "unlabel", "draft", "close", "reopen", "base", "assign", "flap",
 		"deliver", "deliver", "deliver", "deliver", "deliver", "again", "lose", "late", "batch",
-		"wait", "wait", "days", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
+		"wait", "wait", "days", "months", "fault", "mend", "mend", "lag", "answer lost", "refuse", "approve", "revoke", "reconcile", "report", "again after the result", "approved", "approved", "refused", "updated", "paused", "demote",
 		"comment", "comment", "comment", "press", "retest", "native", "native", "attempt", "became", "silence", "amid", "amid", "told",
 	}).Draw(rt, "act") {
 	case "push":
@@ -169,6 +169,16 @@ func (l *life) act() {
 			m.hear(w.setLabel("mona", w.label, true))
 		}
 		m.pass(75 * time.Hour)
+	case "months": // closed for so long that nothing is left of it, nor any delivery under way
+		m.hear(l.notes[l.next:]...)
+		if w.pull.Open {
+			m.hear(w.close("mona", false))
+		}
+		m.pass(kept + time.Hour)
+		l.notes, l.next, l.said = nil, 0, nil
+		for _, r := range w.runs {
+			r.cancelled = true // whatever it was, it is over
+		}
 	case "fault":
 		part := rapid.SampledFrom([]string{"live", "history", "trust", "trust mona", "label", "trigger", "cancel", "comment", "state"}).Draw(rt, "part")
 		w.down[part] = rapid.SampledFrom([]int{404, 500, 502}).Draw(rt, "code")
@@ -409,7 +419,7 @@ func (l *life) check(in actor.Inputs, before PR, f Facts, step actor.Step[PR]) {
 			rt.Fatalf("%s is told to be open, grant %+v", commit, g)
 		}
 	}
-	if d.Seq < before.Seq || d.Run < before.Run || d.Run > max(before.Run, 1)+1 && !before.Dry {
+	if d.Seq < before.Seq || d.Run < before.Run || before.Run > 0 && d.Run > before.Run+1 && !before.Dry {
 		rt.Fatalf("counters: seq %d to %d, run %d to %d", before.Seq, d.Seq, before.Run, d.Run)
 	}
 	if g != nil && (before.Standing() == nil || before.Standing().At != g.At || before.Standing().SHA != g.SHA || before.Standing().Channel != g.Channel) {

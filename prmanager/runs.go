@@ -102,7 +102,7 @@ func (b *Runs) Look(ctx context.Context, s state.Subject, d RunsBook, in actor.I
 // Decide files keys and reports what became of their runs.
 func (b *Runs) Decide(s state.Subject, d RunsBook, facts RunFacts, in actor.Inputs, now time.Time) actor.Step[RunsBook] {
 	filed, ran, dead := heardRuns(s, in)
-	step := actor.Step[RunsBook]{Dead: dead}
+	step := actor.Step[RunsBook]{Keep: kept, Dead: dead}
 	known := map[string]RunOf{}
 	put := func(r RunOf) {
 		known[r.Key] = r

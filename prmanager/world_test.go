@@ -435,6 +435,8 @@ type sim struct {
 	rev     int64
 	seq     int64
 	wake    time.Time
+	keep    time.Duration
+	touched time.Time
 	held    bool // effects stay in the outbox
 	light   bool // without the checks that every decision is pure
 	why     map[string]bool
@@ -527,6 +529,10 @@ func (m *sim) pass(d time.Duration) {
 	}
 	m.w.now = end
 	m.run("")
+	if m.keep > 0 && len(m.outbox) == 0 && m.wake.IsZero() && !m.touched.Add(m.keep).After(end) {
+		m.w.tell("dropped: nobody has heard of it for %v", m.keep)
+		m.d, m.keep = PR{}, 0
+	}
 }
 
 func (m *sim) turn(in actor.Inputs) {
@@ -564,6 +570,7 @@ func (m *sim) turn(in actor.Inputs) {
 	if err := json.Unmarshal(encoded(step.Next), &m.d); err != nil {
 		m.t.Fatal(err)
 	}
+	m.keep, m.touched = step.Keep, m.w.now
 	if m.wake = step.Wake; !m.wake.IsZero() && !m.wake.After(m.w.now) {
 		m.wake = m.w.now.Add(time.Second)
 	}
