@@ -359,10 +359,18 @@ func (p *Project) pipeline(m *Merge, sha, ref, source, state string, by *User) *
 	return run
 }
 
+// postPipeline runs a fork's merge request in the fork where the project does not let it run here
+// (app/services/merge_requests/create_pipeline_service.rb).
 func (f *Forge) postPipeline(c call) (int, any) {
 	m := c.merge
-	run := c.p.pipeline(m, m.head, fmt.Sprintf("refs/merge-requests/%d/head", m.IID), "merge_request_event", "pending", c.me)
-	return 201, run.shown()
+	in, ref := c.p, fmt.Sprintf("refs/merge-requests/%d/head", m.IID)
+	if m.source != c.p && c.p.settings["ci_allow_fork_pipelines_to_run_in_parent_project"] == false {
+		in, ref = m.source, m.branch
+	}
+	if in.members[c.me.ID] < Developer {
+		return 400, map[string]any{"message": map[string]any{"base": []string{"Insufficient permissions to create a new pipeline"}}}
+	}
+	return 200, in.pipeline(m, m.head, ref, "merge_request_event", "pending", c.me).shown()
 }
 
 func (f *Forge) listPipelines(c call) (int, any) {

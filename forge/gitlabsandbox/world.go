@@ -5,6 +5,7 @@
 package gitlabsandbox
 
 import (
+	"cmp"
 	"crypto/sha1" //nolint:gosec // object names of git, not a protection
 	"encoding/hex"
 	"fmt"
@@ -339,16 +340,19 @@ func (m *Merge) Notes() []Note {
 	return out
 }
 
-// Pipelines are those of the merge request, as "sha status", oldest first.
+// Pipelines are those of the merge request, wherever they run, oldest first.
 func (m *Merge) Pipelines() []*Pipeline {
 	m.project.f.mu.Lock()
 	defer m.project.f.mu.Unlock()
 	var out []*Pipeline
-	for _, p := range m.project.pipelines {
-		if p.merge == m {
-			out = append(out, p)
+	for _, in := range m.project.f.projects {
+		for _, p := range in.pipelines {
+			if p.merge == m {
+				out = append(out, p)
+			}
 		}
 	}
+	slices.SortFunc(out, func(a, b *Pipeline) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 
