@@ -185,7 +185,8 @@ func TestWorkflow_refused(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := w.calls(t, func() {
-			if _, err := trigger.Start(t.Context(), w.run(pr)); classOf(t, err) != c.class {
+			_, err := trigger.Start(t.Context(), w.run(pr))
+			if classOf(t, err) != c.class || !strings.Contains(err.Error(), c.file+" on "+c.ref) {
 				t.Errorf("%+v: %v", c, err)
 			}
 		})

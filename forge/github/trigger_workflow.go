@@ -70,7 +70,7 @@ type dispatchAnswer struct {
 // without one (the receipt is empty and Find finds the run later), or refuses the field by name; then nothing was
 // started and the dispatch is repeated without it.
 func (t Workflow) Start(ctx context.Context, run forge.Run) (forge.Receipt, error) {
-	const op = "dispatch workflow"
+	op := "dispatch " + t.file + " on " + t.ref
 	run, err := t.client.sendable(ctx, op, run)
 	if err != nil {
 		return forge.Receipt{}, err

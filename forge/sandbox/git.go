@@ -5,11 +5,13 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os/exec"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -47,15 +49,25 @@ func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-func (f *Forge) getContents(c *call) answer {
-	at, no := c.repo.lookup(c.req.URL.Query().Get("ref")), notFound()
-	if at == nil || c.repo.git == "" {
-		return *no
+// file reads a file at a commit: a workflow, which stands on every branch, or what git has.
+func (r *Repo) file(ctx context.Context, at *commit, name string) ([]byte, error) {
+	if i := slices.IndexFunc(r.workflows, func(w *workflow) bool { return w.File == name }); i >= 0 {
+		return []byte("name: " + r.workflows[i].title() + "\n"), nil
 	}
-	file := c.path("path")
-	text, err := git(c.req.Context(), c.repo.git, "cat-file", "blob", at.sha+":"+file)
+	if r.git == "" {
+		return nil, errors.New("there is no git to look into")
+	}
+	return git(ctx, r.git, "cat-file", "blob", at.sha+":"+name)
+}
+
+func (f *Forge) getContents(c *call) answer {
+	at, file := c.repo.lookup(c.req.URL.Query().Get("ref")), c.path("path")
+	if at == nil {
+		return *notFound()
+	}
+	text, err := c.repo.file(c.req.Context(), at, file)
 	if err != nil {
-		return *no
+		return *notFound()
 	}
 	api, html := f.apiURL(c.repo, "/contents/"+file+"?ref="+at.sha), f.htmlURL(c.repo, "/blob/"+at.sha+"/"+file)
 	blob := f.apiURL(c.repo, "/git/blobs/"+at.tree)
