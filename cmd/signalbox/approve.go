@@ -33,9 +33,9 @@ func checkSHA(sha string) error {
 
 // orderArgs are what approval and revocation have in common.
 type orderArgs struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Ref      string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
-	Reason   string `required:"" placeholder:"TEXT" help:"Why; kept in the audit trail."`
+	configured
+	Ref    string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
+	Reason string `required:"" placeholder:"TEXT" help:"Why; kept in the audit trail."`
 	output
 }
 

@@ -21,9 +21,9 @@ import (
 )
 
 type checkCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Fix      bool   `help:"Create what is missing where that is all there is to it: the gate label."`
-	Repo     string `arg:"" optional:"" placeholder:"REPO" help:"INSTANCE:OWNER/REPO, or OWNER/REPO where one forge is configured; without it, the repositories of the allow-list or of the App."`
+	configured
+	Fix  bool   `help:"Create what is missing where that is all there is to it: the gate label."`
+	Repo string `arg:"" optional:"" placeholder:"REPO" help:"INSTANCE:OWNER/REPO, or OWNER/REPO where one forge is configured; without it, the repositories of the allow-list or of the App."`
 	output
 }
 
@@ -251,11 +251,18 @@ func (x *examination) allowed(r forge.Repo, where string) {
 	}
 }
 
-// host leaves out what else an address may carry.
-func host(address string) string {
-	_, rest, _ := strings.Cut(address, "://")
-	rest, _, _ = strings.Cut(rest, "/")
-	return rest[strings.LastIndex(rest, "@")+1:]
+// hooked tells what judge finds wrong with a webhook, or that it is fine.
+func (x *examination) hooked(where, address string, insecure bool, fine string, judge func(bad func(what, mend string))) {
+	_, host, _ := strings.Cut(address, "://") // what else an address may carry is nobody's business
+	host, _, _ = strings.Cut(host, "/")
+	hook, before := "the webhook to "+host[strings.LastIndex(host, "@")+1:]+" ", len(x.found)
+	judge(func(what, mend string) { x.found.add(isFailure, where, hook+what, mend) })
+	if insecure {
+		x.found.add(isWarning, where, hook+"does not verify our certificate", "enable SSL verification in its settings")
+	}
+	if len(x.found) == before {
+		x.found.add(isFine, where, hook+fine, "")
+	}
 }
 
 func (x *examination) label(ctx context.Context, r forge.Repo, where string, gate Gate) {

@@ -176,28 +176,22 @@ func (x *githubExamination) webhook(ctx context.Context, r forge.Repo, where str
 		return
 	}
 	for _, h := range hooks {
-		before := len(x.found)
-		bad := func(what, mend string) { x.found.add(isFailure, where, "the webhook to "+host(h.URL)+" "+what, mend) }
-		if !h.Active {
-			bad("is switched off", "tick Active in its settings")
-		}
-		if h.ContentType != "json" {
-			bad("sends forms", "set its content type to application/json")
-		}
-		if !h.Secret {
-			bad("has no secret: every delivery is refused", "set it to SIGNALBOX_GITHUB_WEBHOOK_SECRET")
-		}
-		for _, e := range x.events() {
-			if !x.app() && !slices.Contains(h.Events, e) && !slices.Contains(h.Events, "*") && e != "merge_group" && e != "check_run" {
-				bad("does not send "+e, "tick the event in its settings")
+		x.hooked(where, h.URL, h.Insecure, "is active, signed, and sends JSON", func(bad func(what, mend string)) {
+			if !h.Active {
+				bad("is switched off", "tick Active in its settings")
 			}
-		}
-		if h.Insecure {
-			x.found.add(isWarning, where, "the webhook to "+host(h.URL)+" does not verify our certificate", "enable SSL verification in its settings")
-		}
-		if len(x.found) == before {
-			x.found.add(isFine, where, "the webhook to "+host(h.URL)+" is active, signed, and sends JSON", "")
-		}
+			if h.ContentType != "json" {
+				bad("sends forms", "set its content type to application/json")
+			}
+			if !h.Secret {
+				bad("has no secret: every delivery is refused", "set it to SIGNALBOX_GITHUB_WEBHOOK_SECRET")
+			}
+			for _, e := range x.events() {
+				if !x.app() && !slices.Contains(h.Events, e) && !slices.Contains(h.Events, "*") && e != "merge_group" && e != "check_run" {
+					bad("does not send "+e, "tick the event in its settings")
+				}
+			}
+		})
 	}
 }
 

@@ -139,27 +139,21 @@ func (x *gitlabExamination) webhook(ctx context.Context, r forge.Repo, where str
 		return
 	}
 	for _, h := range hooks {
-		before := len(x.found)
-		bad := func(what, mend string) { x.found.add(isFailure, where, "the webhook to "+host(h.URL)+" "+what, mend) }
 		secret, signed := h.Secret != nil && *h.Secret, h.Signed != nil && *h.Signed
-		for _, e := range h.Missing {
-			bad("does not send "+e, "tick the event in its settings")
-		}
-		switch {
-		case h.Disabled:
-			bad("is disabled after failures: what happens meanwhile is only found by the sweep", "mend what it failed of, then send a test from its settings")
-		case signed && len(x.at.SigningTokens) == 0:
-			bad("is signed, and we have no signing token: every delivery is refused", "set SIGNALBOX_GITLAB_WEBHOOK_SIGNING_TOKEN to its signing token")
-		case !signed && secret && len(x.at.WebhookSecrets) == 0:
-			bad("has a secret token only, and we have none: every delivery is refused", "set SIGNALBOX_GITLAB_WEBHOOK_SECRET to it, or give the webhook our signing token")
-		case !signed && h.Secret != nil && !secret:
-			bad("has neither a secret nor a signing token: every delivery is refused", "set one in its settings")
-		}
-		if h.Insecure {
-			x.found.add(isWarning, where, "the webhook to "+host(h.URL)+" does not verify our certificate", "enable SSL verification in its settings")
-		}
-		if len(x.found) == before {
-			x.found.add(isFine, where, "the webhook to "+host(h.URL)+" is on and sends what it must", "")
-		}
+		x.hooked(where, h.URL, h.Insecure, "is on and sends what it must", func(bad func(what, mend string)) {
+			for _, e := range h.Missing {
+				bad("does not send "+e, "tick the event in its settings")
+			}
+			switch {
+			case h.Disabled:
+				bad("is disabled after failures: what happens meanwhile is only found by the sweep", "mend what it failed of, then send a test from its settings")
+			case signed && len(x.at.SigningTokens) == 0:
+				bad("is signed, and we have no signing token: every delivery is refused", "set SIGNALBOX_GITLAB_WEBHOOK_SIGNING_TOKEN to its signing token")
+			case !signed && secret && len(x.at.WebhookSecrets) == 0:
+				bad("has a secret token only, and we have none: every delivery is refused", "set SIGNALBOX_GITLAB_WEBHOOK_SECRET to it, or give the webhook our signing token")
+			case !signed && h.Secret != nil && !secret:
+				bad("has neither a secret nor a signing token: every delivery is refused", "set one in its settings")
+			}
+		})
 	}
 }

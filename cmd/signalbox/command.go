@@ -23,6 +23,11 @@ import (
 
 // What commands share: how they print, and how they find the running server or the store.
 
+// configured are the flags of every command that needs the configuration.
+type configured struct {
+	Settings `embed:"" group:"Configuration, which the README explains:"`
+}
+
 // output is the flag of every command that prints data.
 type output struct {
 	Output string `enum:"text,json" default:"text" help:"text or json."`

@@ -14,8 +14,8 @@ import (
 )
 
 type explainCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Ref      string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
+	configured
+	Ref string `arg:"" placeholder:"REF" help:"INSTANCE:OWNER/REPO#NUMBER"`
 	output
 }
 

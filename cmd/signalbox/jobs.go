@@ -20,7 +20,7 @@ type jobsCmd struct {
 }
 
 type jobsListCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
+	configured
 	output
 }
 
@@ -125,9 +125,9 @@ func (a admin) why(ctx context.Context, index string, r state.Entry) (string, er
 
 // jobArgs name one job as `jobs list` shows it.
 type jobArgs struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Subject  string `arg:"" help:"The subject, as jobs list shows it."`
-	ID       string `arg:"" optional:"" help:"The id, as jobs list shows it; without one, the subject's quarantine."`
+	configured
+	Subject string `arg:"" help:"The subject, as jobs list shows it."`
+	ID      string `arg:"" optional:"" help:"The id, as jobs list shows it; without one, the subject's quarantine."`
 }
 
 type jobsRetryCmd struct{ jobArgs }

@@ -14,8 +14,8 @@ import (
 )
 
 type reconcileCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	What     string `arg:"" optional:"" placeholder:"REPO[#N]" help:"INSTANCE:OWNER/REPO or INSTANCE:OWNER/REPO#NUMBER; without it, everything."`
+	configured
+	What string `arg:"" optional:"" placeholder:"REPO[#N]" help:"INSTANCE:OWNER/REPO or INSTANCE:OWNER/REPO#NUMBER; without it, everything."`
 	output
 }
 
@@ -44,7 +44,7 @@ func (c reconcileCmd) Run(ctx context.Context, p process) error {
 }
 
 type redeliverCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
+	configured
 	output
 }
 

@@ -24,8 +24,8 @@ import (
 )
 
 type replayCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Files    []string `arg:"" placeholder:"FILE" help:"JSON files, or the ids of stored deliveries as the log shows them: github:hook:GUID; on Redis SUBJECT@ID."`
+	configured
+	Files []string `arg:"" placeholder:"FILE" help:"JSON files, or the ids of stored deliveries as the log shows them: github:hook:GUID; on Redis SUBJECT@ID."`
 	output
 }
 

@@ -22,10 +22,10 @@ type runnerCmd struct {
 }
 
 type runnerTokenCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Labels   []string      `required:"" help:"Labels that a runner may have, separated by commas."`
-	For      time.Duration `default:"1h" help:"How long the token is good."`
-	Many     bool          `help:"Let it register any number of runners; without this, one."`
+	configured
+	Labels []string      `required:"" help:"Labels that a runner may have, separated by commas."`
+	For    time.Duration `default:"1h" help:"How long the token is good."`
+	Many   bool          `help:"Let it register any number of runners; without this, one."`
 	output
 }
 
@@ -41,7 +41,7 @@ func (c runnerTokenCmd) Run(ctx context.Context, p process) error {
 }
 
 type runnerListCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
+	configured
 	output
 }
 
@@ -67,8 +67,8 @@ func (c runnerListCmd) Run(ctx context.Context, p process) error {
 }
 
 type runnerRemoveCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	UUID     string `arg:"" help:"The runner's uuid, as runner list shows it."`
+	configured
+	UUID string `arg:"" help:"The runner's uuid, as runner list shows it."`
 }
 
 func (runnerRemoveCmd) Help() string {

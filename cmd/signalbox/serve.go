@@ -11,7 +11,7 @@ import (
 )
 
 type serveCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
+	configured
 }
 
 func (serveCmd) Help() string {

@@ -22,10 +22,10 @@ type statusCmd struct {
 }
 
 type statusTokenCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Project  []string      `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"What it may post to; may be given several times, for projects of one forge."`
-	Context  []string      `placeholder:"NAME" help:"Contexts that it may post, each a name or the beginning of names and then *. Without this, every context that belongs to nobody else."`
-	For      time.Duration `placeholder:"DURATION" help:"How long it is good. Without this, until it is revoked."`
+	configured
+	Project []string      `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"What it may post to; may be given several times, for projects of one forge."`
+	Context []string      `placeholder:"NAME" help:"Contexts that it may post, each a name or the beginning of names and then *. Without this, every context that belongs to nobody else."`
+	For     time.Duration `placeholder:"DURATION" help:"How long it is good. Without this, until it is revoked."`
 	output
 }
 
@@ -43,7 +43,7 @@ func (c statusTokenCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusListCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
+	configured
 	output
 }
 
@@ -79,8 +79,8 @@ func (c statusListCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusRevokeCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	ID       string `arg:"" help:"The token's id, as status list shows it."`
+	configured
+	ID string `arg:"" help:"The token's id, as status list shows it."`
 }
 
 func (statusRevokeCmd) Help() string { return "Example:\n  signalbox status revoke 3f1c9a7be0d24c55" }
@@ -91,12 +91,12 @@ func (c statusRevokeCmd) Run(ctx context.Context, p process) error {
 }
 
 type statusTransferCmd struct {
-	Settings `embed:"" group:"Configuration, which the README explains:"`
-	Project  string `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"Where the commit is."`
-	SHA      string `required:"" name:"sha" help:"The full commit."`
-	Context  string `required:"" placeholder:"NAME" help:"The context."`
-	Ref      string `help:"The ref that it was posted with, if any."`
-	To       string `required:"" placeholder:"ID" help:"Id of the token that is to own it, as status list shows it."`
+	configured
+	Project string `required:"" placeholder:"INSTANCE:OWNER/REPO" help:"Where the commit is."`
+	SHA     string `required:"" name:"sha" help:"The full commit."`
+	Context string `required:"" placeholder:"NAME" help:"The context."`
+	Ref     string `help:"The ref that it was posted with, if any."`
+	To      string `required:"" placeholder:"ID" help:"Id of the token that is to own it, as status list shows it."`
 }
 
 func (statusTransferCmd) Help() string {
