@@ -113,22 +113,22 @@ func gitlabKeys() []string {
 	}
 }
 
-// parseFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on.
-func parseFile(name string, text []byte, ps *Problems) file {
-	var f file
+// parseFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on; ok is
+// false where the text is no YAML, so that nothing is known of what it says.
+func parseFile(name string, text []byte, ps *Problems) (f file, ok bool) {
 	r := fileReader{name: name, problems: ps}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return f // an empty file says nothing
+		return f, true // an empty file says nothing
 	case err != nil:
 		where, text := name, strings.TrimPrefix(err.Error(), "yaml: ")
 		if line, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok && text != line+": "+rest {
 			where, text = name+":"+line, rest
 		}
 		ps.add(where, "", fmt.Errorf("not YAML: %s", text))
-		return f
+		return f, false
 	}
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
 		ps.add(name, "", errors.New("more than one YAML document; expected one"))
@@ -139,7 +139,7 @@ func parseFile(name string, text []byte, ps *Problems) file {
 	}
 	f.forges = r.sections(f.top.inner["forges"], "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
 	f.repositories = r.sections(f.top.inner["repositories"], "repositories", gateKeyNames(), "secrets")
-	return f
+	return f, true
 }
 
 type fileReader struct {

@@ -113,8 +113,11 @@ func (s Settings) resolve(environ []string, read func(string) ([]byte, error), s
 		text, err := read(name)
 		if err != nil {
 			r.problems.add(name, "", fmt.Errorf("cannot be read: %w; expected a YAML file", err))
-		} else {
-			r.file = parseFile(name, text, &r.problems)
+			return Config{}, r.problems // what is missing may stand there
+		}
+		var ok bool
+		if r.file, ok = parseFile(name, text, &r.problems); !ok {
+			return Config{}, r.problems
 		}
 	}
 	c := r.config()

@@ -286,8 +286,8 @@ func TestRefusals(t *testing.T) {
 		want []string
 	}{
 		// files
-		"no such file":          {set: Settings{Config: "gone.yaml"}, env: minimal(), want: []string{"gone.yaml: cannot be read: open gone.yaml: file does not exist; expected a YAML file"}},
-		"not YAML":              {file: file("a: [1\n"), env: minimal(), want: []string{"c.yaml:1: not YAML: did not find expected ',' or ']'"}},
+		"no such file":          {set: Settings{Config: "gone.yaml"}, want: []string{"gone.yaml: cannot be read: open gone.yaml: file does not exist; expected a YAML file"}},
+		"not YAML":              {file: file("a: [1\n"), want: []string{"c.yaml:1: not YAML: did not find expected ',' or ']'"}},
 		"two documents":         {file: file(ok + "---\na: 1\n"), want: []string{"c.yaml: more than one YAML document; expected one"}},
 		"a list for a file":     {file: file("- a\n"), env: minimal(), want: []string{"c.yaml:1: expected keys with values: listen, "}},
 		"a list for forges":     {file: file("forges: [github]\n"), env: minimal(), want: []string{"c.yaml:1: forges: expected names with keys beneath each"}},
