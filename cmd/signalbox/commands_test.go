@@ -145,6 +145,14 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestNoStoreToLookInto(t *testing.T) {
+	var out, errs strings.Builder
+	code := run(t.Context(), []string{"jobs"}, process{environ: []string{"SIGNALBOX_STORE=file:" + t.TempDir() + "/elsewhere.db"}, out: &out, err: &errs})
+	if code != exitFailed || !strings.Contains(errs.String(), "elsewhere.db: set SIGNALBOX_STORE") {
+		t.Errorf("%d %s%s", code, out.String(), errs.String())
+	}
+}
+
 func TestInternalSweep(t *testing.T) {
 	y := newYard(t, true)
 	y.up()

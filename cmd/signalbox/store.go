@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
@@ -65,6 +67,9 @@ func openStore(ctx context.Context, c Store, ttl time.Duration, now func() time.
 func openReader(ctx context.Context, c Store) (reader, error) {
 	if c.Scheme == "file" {
 		s, err := embedded.OpenReadOnly(ctx, c.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no store at %s: set SIGNALBOX_STORE to the one that the server has", c.Path)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open the store %s: %w", c, err)
 		}
