@@ -36,8 +36,7 @@ const (
 )
 
 const (
-	readLimit   = 32 << 20 // of one report: rows that are refused would be sent again for ever
-	smallLimit  = 1 << 20  // of any other call
+	callLimit   = 2 << 20 // of any call, in bytes, but UpdateLog, which trim bounds; an output has up to 1 MiB
 	lateFetch   = 500 * time.Millisecond
 	fetchRounds = 20
 )
@@ -116,12 +115,11 @@ func New(o Options) (*Service, error) {
 // Handler serves everything below Path.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	large := map[string]bool{runnerv1connect.RunnerServiceUpdateTaskProcedure: true, runnerv1connect.RunnerServiceUpdateLogProcedure: true}
 	limit := connect.WithConditionalHandlerOptions(func(c connect.Spec) []connect.HandlerOption {
-		if large[c.Procedure] {
-			return []connect.HandlerOption{connect.WithReadMaxBytes(readLimit)}
+		if c.Procedure == runnerv1connect.RunnerServiceUpdateLogProcedure {
+			return nil
 		}
-		return []connect.HandlerOption{connect.WithReadMaxBytes(smallLimit)}
+		return []connect.HandlerOption{connect.WithReadMaxBytes(callLimit)}
 	})
 	for _, h := range []func() (string, http.Handler){
 		func() (string, http.Handler) { return pingv1connect.NewPingServiceHandler(s, limit) },
@@ -146,6 +144,12 @@ func (s *Service) Handler() http.Handler {
 		if !open[r.URL.Path] {
 			if err := s.meet(r.Context(), callerOf(r.Header)); err != nil {
 				_ = refuse.Write(w, r, s.failed(r.Context(), r.URL.Path, err))
+				return
+			}
+		}
+		if r.URL.Path == runnerv1connect.RunnerServiceUpdateLogProcedure {
+			if err := trim(r); err != nil {
+				_ = refuse.Write(w, r, connect.NewError(connect.CodeInvalidArgument, err))
 				return
 			}
 		}

@@ -483,19 +483,28 @@ func TestLargeCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	task := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask().GetId()
-	row := strings.Repeat("x", 2*smallLimit)
+	row := strings.Repeat("x", 2*callLimit)
 	code := func(_ any, err error) connect.Code { return connect.CodeOf(err) }
 	if got := code(p.Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{Name: row}))); got != connect.CodeResourceExhausted {
 		t.Errorf("a large Register: %v", got)
 	}
-	for name, opts := range map[string][]connect.ClientOption{
-		"plain": nil, "packed": {connect.WithSendGzip()}, "gRPC": {connect.WithGRPCWeb(), connect.WithSendGzip()},
+	for name, form := range map[string]struct {
+		opts []connect.ClientOption
+		want connect.Code // 0 = none
+	}{
+		"plain": {}, "packed": {opts: []connect.ClientOption{connect.WithSendGzip()}},
+		"gRPC": {[]connect.ClientOption{connect.WithGRPCWeb()}, connect.CodeInvalidArgument},
+		"JSON": {[]connect.ClientOption{connect.WithProtoJSON()}, connect.CodeInvalidArgument},
 	} {
 		for _, who := range []*peer{p, {t: t, uuid: p.uuid, token: "x"}} {
-			c := runnerv1connect.NewRunnerServiceClient(network, s.url, append(opts, who.with(""))...)
+			c := runnerv1connect.NewRunnerServiceClient(network, s.url, append(form.opts, who.with(""))...)
+			want := form.want
+			if who != p {
+				want = connect.CodeUnauthenticated
+			}
 			_, err := c.UpdateLog(t.Context(), connect.NewRequest(&runnerv1.UpdateLogRequest{TaskId: task, Rows: []*runnerv1.LogRow{{Content: row}}}))
-			if want := who == p; (err == nil) != want || !want && connect.CodeOf(err) != connect.CodeUnauthenticated {
-				t.Errorf("%s, known %t: %v", name, want, err)
+			if (err == nil) != (want == 0) || err != nil && connect.CodeOf(err) != want {
+				t.Errorf("%s, known %t: %v, want %v", name, who == p, err, want)
 			}
 		}
 	}
