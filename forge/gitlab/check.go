@@ -274,7 +274,10 @@ func marker(name string) string {
 	return "<!-- signalbox: " + strings.ReplaceAll(name, "--", "- -") + " -->\n"
 }
 
-// noteText is the check as a note. It names nobody so that GitLab would notify them.
+// order is the beginning of what GitLab would obey in the name of who writes it: a quick action, as "/merge".
+var order = regexp.MustCompile(`(?m)^[ \t]*/`)
+
+// noteText is the check as a note. Whatever others have put into it, GitLab notifies nobody of it and obeys none of it.
 func noteText(check forge.Check) string {
 	text := marker(check.Name) + "**" + check.Name + "** · " + strings.ReplaceAll(string(check.State), "_", " ") + " · " + check.SHA[:12] + "\n\n" + check.Title + "\n"
 	if check.Summary != "" && check.Summary != check.Title {
@@ -283,6 +286,7 @@ func noteText(check forge.Check) string {
 	if check.URL != "" {
 		text += "\n" + check.URL + "\n"
 	}
+	text = order.ReplaceAllString(strings.ReplaceAll(text, "\r", ""), "\u200b/")
 	return strings.TrimSuffix(strings.ReplaceAll(text, "@", "@\u200b"), "\n")
 }
 

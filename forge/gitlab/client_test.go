@@ -351,6 +351,26 @@ func TestNoteOnAFork(t *testing.T) {
 	}
 }
 
+// What others say is never an order in our name: GitLab obeys lines of a note that begin with a slash.
+func TestNoteOrdersNothing(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork)
+	for _, text := range []string{"/merge", "fine\n/close", "  /merge", "\t/close", "fine\n\r/merge"} {
+		c := w.check(m, forge.CheckFailure, text)
+		w.write(c)
+		c.Title, c.Summary = "failed", text
+		w.write(c)
+	}
+	if p, err := w.c.Pull(t.Context(), w.ref(m)); err != nil || !p.Open {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, n := range m.Notes() {
+		if strings.Contains(n.Body, "\n/") {
+			t.Errorf("%q", n.Body)
+		}
+	}
+}
+
 func TestPipeline(t *testing.T) {
 	w := newWorld(t)
 	m := w.repo.Open(w.mallory, w.fork)

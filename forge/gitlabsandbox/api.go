@@ -340,6 +340,7 @@ func (f *Forge) putNote(c call) (int, any) {
 		}
 		n.body, n.updated = c.text("body"), f.clock()
 		c.merge.tellNote(n, "update")
+		c.merge.obey(n)
 		return 200, n.shown()
 	}
 	return 404, refusal("404 Note Not Found")

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -296,6 +297,10 @@ func (m *Merge) Reopen(by *User) { m.become(by, "opened", "reopen") }
 func (m *Merge) become(by *User, state, action string) {
 	m.project.f.mu.Lock()
 	defer m.project.f.mu.Unlock()
+	m.now(by, state, action)
+}
+
+func (m *Merge) now(by *User, state, action string) {
 	m.state, m.updated = state, m.project.f.clock()
 	m.tell(by, action, "", nil)
 }
@@ -312,7 +317,20 @@ func (m *Merge) comment(by *User, text string) *note {
 	n := &note{m.project.f.id(), text, by, now, now}
 	m.notes = append(m.notes, n)
 	m.tellNote(n, "create")
+	m.obey(n)
 	return n
+}
+
+// obey does what a note's lines order, in the name of who wrote it: GitLab's quick actions, of which there are more.
+func (m *Merge) obey(n *note) {
+	for line := range strings.Lines(n.body) {
+		switch strings.TrimSpace(line) {
+		case "/close":
+			m.now(n.by, "closed", "close")
+		case "/merge":
+			m.now(n.by, "merged", "merge")
+		}
+	}
 }
 
 // Head is the newest commit.
