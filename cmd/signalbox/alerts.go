@@ -30,7 +30,7 @@ func watch(ctx context.Context, cfg Config, e *actor.Engine, st store, log *zap.
 		}
 	}
 	actor.Register(e, alerts.Kind, alerts.New(c), actor.KindOptions{Clockwork: true})
-	metrics.MustRegister(newAlertGauges(context.WithoutCancel(ctx), st))
+	metrics.MustRegister(alertGauges(context.WithoutCancel(ctx), st))
 	return wake(ctx, e, alerts.Subject(), alerts.Seed)
 }
 
@@ -39,39 +39,23 @@ const scrapeWait = 2 * time.Second
 
 // alertGauges read the list of alerts from the store at each scrape, so that every instance gives the same answer.
 // Where it cannot be read they are absent.
-type alertGauges struct {
-	base             context.Context //nolint:containedctx // a Collector is not given one
-	store            reader
-	standing, judged *prometheus.Desc
-}
-
-var _ prometheus.Collector = alertGauges{}
-
-func newAlertGauges(base context.Context, r reader) alertGauges {
-	return alertGauges{
-		base: base, store: r,
-		standing: prometheus.NewDesc("signalbox_alert", "1 while the alert stands, else 0; the same on every instance.", []string{"alert"}, nil),
-		judged:   prometheus.NewDesc("signalbox_alerts_judged_timestamp_seconds", "When the alerts were last judged, by any instance.", nil, nil),
+func alertGauges(base context.Context, r reader) prometheus.CollectorFunc {
+	standing := prometheus.NewDesc("signalbox_alert", "1 while the alert stands, else 0; the same on every instance.", []string{"alert"}, nil)
+	judged := prometheus.NewDesc("signalbox_alerts_judged_timestamp_seconds", "When the alerts were last judged, by any instance.", nil, nil)
+	return func(ch chan<- prometheus.Metric) {
+		ctx, cancel := context.WithTimeout(base, scrapeWait)
+		defer cancel()
+		d, err := alerts.Read(ctx, r)
+		if err != nil || d.Judged.IsZero() {
+			return
+		}
+		stands := map[string]float64{}
+		for _, a := range d.Standing {
+			stands[a.Name] = 1
+		}
+		for _, name := range alerts.Names() {
+			ch <- prometheus.MustNewConstMetric(standing, prometheus.GaugeValue, stands[name], name)
+		}
+		ch <- prometheus.MustNewConstMetric(judged, prometheus.GaugeValue, float64(d.Judged.UnixMilli())/1000)
 	}
-}
-
-// Describe names the gauges.
-func (g alertGauges) Describe(ch chan<- *prometheus.Desc) { ch <- g.standing; ch <- g.judged }
-
-// Collect reads them.
-func (g alertGauges) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(g.base, scrapeWait)
-	defer cancel()
-	d, err := alerts.Read(ctx, g.store)
-	if err != nil || d.Judged.IsZero() {
-		return
-	}
-	stands := map[string]float64{}
-	for _, a := range d.Standing {
-		stands[a.Name] = 1
-	}
-	for _, name := range alerts.Names() {
-		ch <- prometheus.MustNewConstMetric(g.standing, prometheus.GaugeValue, stands[name], name)
-	}
-	ch <- prometheus.MustNewConstMetric(g.judged, prometheus.GaugeValue, float64(d.Judged.UnixMilli())/1000)
 }

@@ -5,31 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 
 	"github.com/signalbox-ci/signalbox/prmanager"
 )
-
-// REF is what people type: INSTANCE:OWNER/REPO#N; owners nest on GitLab.
-var refForm = regexp.MustCompile(`^[a-z0-9-]{1,32}:[^\s#:]+/[^\s#:]+#[1-9][0-9]{0,9}$`)
-
-func checkRef(ref string) error {
-	if !refForm.MatchString(ref) {
-		return usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO#NUMBER, for example github:octo/hello#7", ref)}
-	}
-	return nil
-}
-
-// shaForm is a full commit: a prefix can be made to fit another commit.
-var shaForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
-
-func checkSHA(sha string) error {
-	if !shaForm.MatchString(sha) {
-		return usageError{fmt.Errorf("--sha %q: expected the full commit, 40 or 64 hexadecimal digits in lower case", sha)}
-	}
-	return nil
-}
 
 // orderArgs are what approval and revocation have in common.
 type orderArgs struct {

@@ -80,7 +80,6 @@ func (c checkCmd) Run(ctx context.Context, p process) error {
 		}
 		all = append(all, found...)
 	}
-	n := 0
 	err = c.show(p.out, all, func(w io.Writer) {
 		for _, f := range all {
 			fmt.Fprintf(w, "%-8s %s: %s\n", f.Severity, f.Where, f.What)
@@ -89,13 +88,9 @@ func (c checkCmd) Run(ctx context.Context, p process) error {
 			}
 		}
 	})
-	for _, f := range all {
-		if f.Severity == isFailure {
-			n++
-		}
-	}
-	if err == nil && n > 0 {
-		err = fmt.Errorf("%d to be mended", n)
+	fails := slices.DeleteFunc(all, func(f finding) bool { return f.Severity != isFailure })
+	if err == nil && len(fails) > 0 {
+		err = fmt.Errorf("%d to be mended", len(fails))
 	}
 	return err
 }
@@ -105,17 +100,15 @@ func (c checkCmd) only(cfg Config) (forge.Repo, error) {
 	if c.Repo == "" {
 		return forge.Repo{}, nil
 	}
-	instance, name, ok := strings.Cut(c.Repo, ":")
-	if !ok && len(cfg.Forges) == 1 {
-		instance, name = cfg.Forges[0].Name, c.Repo
+	what := c.Repo
+	if len(cfg.Forges) == 1 && !strings.Contains(what, ":") {
+		what = cfg.Forges[0].Name + ":" + what
 	}
-	if !repoForm.MatchString(instance + ":" + name) {
-		return forge.Repo{}, usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO, for example github:octo/hello", c.Repo)}
+	_, repo, err := repoAt(cfg.Forges, what)
+	if errors.Is(err, errNoForge) {
+		err = usageError{err}
 	}
-	if !slices.ContainsFunc(cfg.Forges, func(f Forge) bool { return f.Name == instance }) {
-		return forge.Repo{}, usageError{fmt.Errorf("%s: %w", instance, errNoForge)}
-	}
-	return forge.Repo{Instance: instance, Name: name}, nil
+	return repo, err
 }
 
 // store looks at where state is kept.

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/signalbox-ci/signalbox/actor"
+	"github.com/signalbox-ci/signalbox/forge"
 )
 
 // What commands share: how they print, and how they find the running server or the store.
@@ -176,6 +179,45 @@ func (c client) post(ctx context.Context, what string, in, out any) error {
 		return fmt.Errorf("the server's answer is not what it should be: %w", err)
 	}
 	return nil
+}
+
+// REF is what people type: INSTANCE:OWNER/REPO#N; owners nest on GitLab.
+var refForm = regexp.MustCompile(`^[a-z0-9-]{1,32}:[^\s#:]+/[^\s#:]+#[1-9][0-9]{0,9}$`)
+
+func checkRef(ref string) error {
+	if !refForm.MatchString(ref) {
+		return usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO#NUMBER, for example github:octo/hello#7", ref)}
+	}
+	return nil
+}
+
+// shaForm is a full commit: a prefix can be made to fit another commit.
+var shaForm = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
+func checkSHA(sha string) error {
+	if !shaForm.MatchString(sha) {
+		return usageError{fmt.Errorf("--sha %q: expected the full commit, 40 or 64 hexadecimal digits in lower case", sha)}
+	}
+	return nil
+}
+
+// repoForm is a repository as people type it.
+var repoForm = regexp.MustCompile(`^[a-z0-9-]{1,32}:[^\s#:]+/[^\s#:]+$`)
+
+// errNoForge: an order for a forge that this configuration does not have.
+var errNoForge = errors.New("no such forge is configured")
+
+// repoAt is a repository that somebody named, and the forge it is at.
+func repoAt(forges []Forge, what string) (Forge, forge.Repo, error) {
+	if !repoForm.MatchString(what) {
+		return Forge{}, forge.Repo{}, usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO, for example github:octo/hello", what)}
+	}
+	instance, name, _ := strings.Cut(what, ":")
+	i := slices.IndexFunc(forges, func(f Forge) bool { return f.Name == instance })
+	if i < 0 {
+		return Forge{}, forge.Repo{}, fmt.Errorf("%s: %w", instance, errNoForge)
+	}
+	return forges[i], forge.Repo{Instance: instance, Name: name}, nil
 }
 
 // operatorName is who the audit trail names: the account on this machine.

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v4"
 
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/gitlab"
@@ -292,17 +291,8 @@ func parseAppID(v string) (int64, error) {
 }
 
 func parsePrivateKey(v string) (Secret, error) {
-	bad := errors.New("not a PEM private key; expected the .pem file that GitHub made for the App (RSA)")
-	block, _ := pem.Decode([]byte(v))
-	if block == nil {
-		return Secret{}, bad
-	}
-	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
-		return NewSecret(v), nil
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if _, isRSA := key.(*rsa.PrivateKey); err != nil || !isRSA {
-		return Secret{}, bad
+	if _, err := jwt.ParseRSAPrivateKeyFromPEM([]byte(v)); err != nil {
+		return Secret{}, errors.New("not a PEM private key; expected the .pem file that GitHub made for the App (RSA)")
 	}
 	return NewSecret(v), nil
 }

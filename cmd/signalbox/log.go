@@ -45,14 +45,9 @@ func newLog(w io.Writer, level, format string) (*zap.Logger, error) {
 
 // severity writes the levels as Cloud Logging names them.
 func severity(l zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
-	switch {
-	case l <= zapcore.DebugLevel:
-		enc.AppendString("DEBUG")
-	case l == zapcore.InfoLevel:
-		enc.AppendString("INFO")
-	case l == zapcore.WarnLevel:
-		enc.AppendString("WARNING")
-	default:
-		enc.AppendString("ERROR")
+	name := min(l, zapcore.ErrorLevel).CapitalString()
+	if l == zapcore.WarnLevel {
+		name = "WARNING"
 	}
+	enc.AppendString(name)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 
 	"github.com/signalbox-ci/signalbox/actor"
@@ -27,9 +26,6 @@ Example:
   signalbox reconcile github:octo/hello#7
   signalbox reconcile github:octo/hello`
 }
-
-// repoForm is a repository as people type it.
-var repoForm = regexp.MustCompile(`^[a-z0-9-]{1,32}:[^\s#:]+/[^\s#:]+$`)
 
 // Run orders the comparison.
 func (c reconcileCmd) Run(ctx context.Context, p process) error {
@@ -78,9 +74,6 @@ type reconciliation struct {
 	What string `json:"what,omitempty"` // INSTANCE:OWNER/REPO[#NUMBER]; empty = everything
 	By   string `json:"by"`
 }
-
-// errNoForge: an order for a forge that this configuration does not have.
-var errNoForge = errors.New("no such forge is configured")
 
 // reconcile tells one pull request, or orders the sweep to compare a repository or everything.
 func (a admin) reconcile(ctx context.Context, r reconciliation) ([]ordered, error) {

@@ -119,6 +119,7 @@ func (c replayCmd) Run(ctx context.Context, p process) error {
 	}
 	r := newReplay(cfg)
 	var out []replayed
+	bad := 0
 	for _, name := range c.Files {
 		list, err := r.open(ctx, p, name)
 		if err != nil {
@@ -129,7 +130,9 @@ func (c replayCmd) Run(ctx context.Context, p process) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			out = append(out, one)
+			if out = append(out, one); one.bad {
+				bad++
+			}
 		}
 	}
 	err = c.show(p.out, out, func(w io.Writer) {
@@ -137,12 +140,6 @@ func (c replayCmd) Run(ctx context.Context, p process) error {
 			x.print(w)
 		}
 	})
-	bad := 0
-	for _, x := range out {
-		if x.bad {
-			bad++
-		}
-	}
 	if err == nil && bad > 0 {
 		err = fmt.Errorf("%d of %d deliveries cannot be read", bad, len(out))
 	}

@@ -197,23 +197,19 @@ var (
 
 // named asks a forge which repository a person means.
 func (a admin) named(ctx context.Context, what string) (forge.Repo, error) {
-	if !repoForm.MatchString(what) {
-		return forge.Repo{}, usageError{fmt.Errorf("%q: expected INSTANCE:OWNER/REPO, for example github:octo/hello", what)}
-	}
-	instance, name, _ := strings.Cut(what, ":")
-	i := slices.IndexFunc(a.forges, func(f Forge) bool { return f.Name == instance })
-	if i < 0 {
-		return forge.Repo{}, fmt.Errorf("%s: %w", instance, errNoForge)
-	}
-	c, err := dial(a.forges[i], nil, time.Now)
+	at, repo, err := repoAt(a.forges, what)
 	if err != nil {
 		return forge.Repo{}, err
 	}
-	repos, err := c.repositories(ctx, a.forges[i].AppID != 0)
+	c, err := dial(at, nil, time.Now)
+	if err != nil {
+		return forge.Repo{}, err
+	}
+	repos, err := c.repositories(ctx, at.AppID != 0)
 	if err != nil {
 		return forge.Repo{}, fmt.Errorf("look for %s: %w", what, err)
 	}
-	if i := slices.IndexFunc(repos, func(r forge.Repo) bool { return strings.EqualFold(r.Name, name) }); i >= 0 {
+	if i := slices.IndexFunc(repos, func(r forge.Repo) bool { return strings.EqualFold(r.Name, repo.Name) }); i >= 0 {
 		return repos[i], nil
 	}
 	return forge.Repo{}, fmt.Errorf("%s: %w", what, errNoRepo)
