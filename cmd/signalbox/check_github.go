@@ -46,6 +46,7 @@ func (x *githubExamination) repo(ctx context.Context, r forge.Repo) {
 	x.webhook(ctx, r, where)
 	x.label(ctx, r, where, gate)
 	x.approval(ctx, r, where, gate)
+	x.workflows(ctx, r, where, branch, gate)
 	x.runners(ctx, r, where, branch, gate)
 	x.bots(ctx, r, where, gate)
 }
@@ -153,7 +154,7 @@ func (x *githubExamination) scopes(where string, have github.Rights, private, te
 	switch {
 	case have.Fine:
 		x.found.add(isWarning, where, "the token does not tell what it may do",
-			"see to it that it has Pull requests, Commit statuses and Actions: read and write; Contents and Webhooks: read")
+			"see to it that it has Pull requests, Commit statuses, Actions and Webhooks: read and write; Contents: read")
 	case !slices.Contains(have.Scopes, "repo") && (private || !slices.Contains(have.Scopes, "public_repo")):
 		x.found.add(isFailure, where, "the token lacks the scope repo", "make one that has it, or a fine-grained one")
 	case teams && !slices.ContainsFunc(have.Scopes, func(s string) bool { return strings.HasSuffix(s, ":org") }):
@@ -166,7 +167,7 @@ func (x *githubExamination) scopes(where string, have github.Rights, private, te
 func (x *githubExamination) webhook(ctx context.Context, r forge.Repo, where string) {
 	list, err := x.c.Webhooks(ctx, r)
 	if err != nil {
-		x.unread(where, "the webhook", err, "without it there is no delivery log either: lost deliveries are only found by comparing; give the token Webhooks: read")
+		x.unread(where, "the webhook", err, "without it there is no delivery log either: lost deliveries are only found by comparing; give the token Webhooks: read and write")
 		return
 	}
 	path := "/webhooks/" + x.at.Name
@@ -192,6 +193,26 @@ func (x *githubExamination) webhook(ctx context.Context, r forge.Repo, where str
 				}
 			}
 		})
+	}
+}
+
+// workflows looks whether GitHub would find what is to be dispatched: it must be on the default branch, too.
+func (x *githubExamination) workflows(ctx context.Context, r forge.Repo, where, branch string, gate Gate) {
+	for _, t := range gate.Triggers {
+		if t.Kind != Workflow {
+			continue
+		}
+		for _, at := range []string{branch, t.Ref} {
+			file := ".github/workflows/" + t.File
+			switch _, err := x.c.File(ctx, r, at, file); {
+			case err != nil && forge.Classify(err).Class == forge.NotFound:
+				x.found.add(isFailure, where, file+" is not on "+at+": no run can start", "docs/recipes/workflow-dispatch.md says where it stands")
+			case err != nil:
+				x.unread(where, file+" on "+at, err, "give us access to the repository's contents")
+			default:
+				x.found.add(isFine, where, file+" is on "+at, "")
+			}
+		}
 	}
 }
 
