@@ -95,6 +95,9 @@ type Webhook struct {
 	Disabled       bool     // GitLab has switched it off after failures, for now or for good
 }
 
+// executable is the status of a hook that GitLab calls.
+const executable = "executable"
+
 // Webhooks reads those of the project's webhooks that send to us, which takes a Maintainer. Those of groups are not seen.
 func (c *Client) Webhooks(ctx context.Context, repo forge.Repo) ([]Webhook, error) {
 	var list []struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,32 +94,17 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gl.ListProjectMe
 // noLog is why there is nothing to go by.
 const noLog = "GitLab is repaired by comparing merge requests"
 
-// executable is the status of a hook that GitLab calls.
-const executable = "executable"
-
 // Failed lists nothing: GitLab keeps its recent events for two days and sends five of them again in a minute, so that
 // comparing merge requests is what repairs. It looks whether GitLab has disabled the project's hook to us,
 // which loses events without a trace: 1 call, which takes a Maintainer. Hooks of groups are not seen.
 func (c *Client) Failed(ctx context.Context, repo forge.Repo, _ time.Time, _ string) ([]repair.Delivery, string, error) {
-	const op = "list webhooks"
-	pid, err := project(op, repo)
-	if err != nil {
+	list, err := c.Webhooks(ctx, repo)
+	if status := forge.Classify(err).Status; err != nil && status != http.StatusForbidden && status != http.StatusNotFound {
 		return nil, "", err
 	}
-	list, _, err := c.api.Projects.ListProjectHooks(pid, &gl.ListProjectHooksOptions{ListOptions: gl.ListOptions{PerPage: wire.Page}}, with(ctx))
-	if err != nil {
-		if f := classify(op, err); f.Status != http.StatusForbidden && f.Status != http.StatusNotFound {
-			return nil, "", f
-		}
-	}
 	none := &repair.NoLog{Why: noLog}
-	for _, h := range list {
-		if c.ours(h.URL) && h.AlertStatus != "" && h.AlertStatus != executable {
-			none.Disabled = "GitLab has disabled the webhook after failures"
-			if h.DisabledUntil != nil {
-				none.Disabled = "GitLab calls the webhook no more for a while, after failures"
-			}
-		}
+	if slices.ContainsFunc(list, func(h Webhook) bool { return h.Disabled }) {
+		none.Disabled = "GitLab has disabled the webhook after failures, for now or for good"
 	}
 	return nil, "", none
 }
