@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/signalbox-ci/signalbox/runner"
+	"github.com/signalbox-ci/signalbox/runner/page"
 	"github.com/signalbox-ci/signalbox/webhook"
 )
 
@@ -79,7 +80,8 @@ func (a *app) routes(hooks http.Handler, runners *runner.Service, metrics promet
 	if runners == nil {
 		return mux, nil
 	}
-	return mux, serveRunners(mux, runners, &a.draining)
+	mux.Handle(runner.Path, runners.Handler())
+	return mux, page.Serve(mux, runners, a.draining.Load, fail)
 }
 
 // bearer lets only those pass who know the token. Hashes are compared, so that not even its length shows in time.

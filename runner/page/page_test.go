@@ -1,4 +1,4 @@
-package main
+package page
 
 import (
 	"bufio"
@@ -32,7 +32,7 @@ import (
 type lodge struct {
 	*testing.T
 	service  *runner.Service
-	pages    *runPages
+	pages    *pages
 	url      string
 	http     *http.Client
 	draining atomic.Bool
@@ -61,13 +61,18 @@ func newLodge(t *testing.T) *lodge {
 	e := actor.New(st, lock.NewLocal(15*time.Second), actor.Options{})
 	actor.Register(e, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
 	l.service, err = runner.New(runner.Options{
-		Engine: e, Store: st, Pool: poolSubject(), Key: []byte("a key of the test"), URL: "https://ci.example.org", Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
+		Engine: e, Store: st, Pool: runner.Subject("-", "default"), Key: []byte("a key of the test"), URL: "https://ci.example.org", Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),
 		Source: func(string) (runner.Source, error) { return l, nil },
 	})
 	l.must(err)
+	fail := func(w http.ResponseWriter, status int, code, _ string) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, code)
+	}
 	mux := http.NewServeMux()
-	l.must(serveRunners(mux, l.service, &l.draining))
-	l.pages, err = newRunPages(l.service, &l.draining)
+	mux.Handle(runner.Path, l.service.Handler())
+	l.must(Serve(mux, l.service, l.draining.Load, fail))
+	l.pages, err = newPages(l.service, l.draining.Load, fail)
 	l.must(err)
 	l.pages.look = 10 * time.Millisecond
 	mux.HandleFunc("GET /quick/{key}/events", l.pages.events)

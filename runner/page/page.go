@@ -1,4 +1,7 @@
-package main
+// Package page shows runs to people, where checks link to: as text for terminals, as a page that follows the log for
+// browsers. All that stands in a log was chosen by a stranger; it reaches a browser as text, escaped here or set by the
+// script as text.
+package page
 
 import (
 	"bytes"
@@ -13,17 +16,13 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/runner"
 )
 
-// The pages of runs, which checks link to: as text for terminals, as a page that follows the log for browsers. All that
-// stands in a log was chosen by a stranger; it reaches a browser as text, escaped here or set by the script as text.
-
-//go:embed runpage.html
-var runsHTML string
+//go:embed page.html
+var source string
 
 const (
 	// streamFor is how long one stream of events lasts: shorter than the server's timeout of a request, so that the
@@ -33,39 +32,41 @@ const (
 	maxStreams = 200         // of one process
 )
 
-// runPages answers for runs. draining says that this instance is stopping: then streams end, and browsers come back
-// to another.
-type runPages struct {
+// Fail answers a request with an error, in the form of everything else that is served beside the pages.
+type Fail func(w http.ResponseWriter, status int, code, message string)
+
+// pages answers for runs.
+type pages struct {
 	runners  *runner.Service
-	draining *atomic.Bool
+	draining func() bool
+	fail     Fail
 	page     *template.Template
 	streams  chan struct{} // one token for each that is open
 	look     time.Duration
 }
 
-func newRunPages(s *runner.Service, draining *atomic.Bool) (*runPages, error) {
-	page, err := template.New("runs").Parse(runsHTML)
-	if err != nil {
-		return nil, fmt.Errorf("read the page of runs: %w", err)
-	}
-	return &runPages{s, draining, page, make(chan struct{}, maxStreams), streamLook}, nil
-}
-
-// serveRunners adds the runners' paths, and the pages that checks link to. A run's key is in no list: who has the link
-// may read the log.
-func serveRunners(mux *http.ServeMux, s *runner.Service, draining *atomic.Bool) error {
-	pages, err := newRunPages(s, draining)
+// Serve adds the pages to mux. A run's key is in no list: who has the link may read the log. draining says that this
+// instance is stopping: then streams end, and browsers come back to another.
+func Serve(mux *http.ServeMux, s *runner.Service, draining func() bool, fail Fail) error {
+	p, err := newPages(s, draining, fail)
 	if err != nil {
 		return err
 	}
-	mux.Handle(runner.Path, s.Handler())
-	mux.HandleFunc("GET /runs/{key}", pages.show)
-	mux.HandleFunc("GET /runs/{key}/events", pages.events)
+	mux.HandleFunc("GET /runs/{key}", p.show)
+	mux.HandleFunc("GET /runs/{key}/events", p.events)
 	return nil
 }
 
+func newPages(s *runner.Service, draining func() bool, fail Fail) (*pages, error) {
+	page, err := template.New("page").Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("read the page of runs: %w", err)
+	}
+	return &pages{s, draining, fail, page, make(chan struct{}, maxStreams), streamLook}, nil
+}
+
 // view reads the run that the request names, or answers the request.
-func (p *runPages) view(w http.ResponseWriter, r *http.Request) (v runner.View, ok bool) {
+func (p *pages) view(w http.ResponseWriter, r *http.Request) (v runner.View, ok bool) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
@@ -73,15 +74,15 @@ func (p *runPages) view(w http.ResponseWriter, r *http.Request) (v runner.View, 
 	v, err := p.runners.View(r.Context(), r.PathValue("key"))
 	switch {
 	case errors.Is(err, runner.ErrNoRun):
-		fail(w, http.StatusNotFound, "not_found", "no such run is known here")
+		p.fail(w, http.StatusNotFound, "not_found", "no such run is known here")
 	case err != nil:
-		fail(w, http.StatusServiceUnavailable, "store_unavailable", "the store does not answer")
+		p.fail(w, http.StatusServiceUnavailable, "store_unavailable", "the store does not answer")
 	}
 	return v, err == nil
 }
 
 // show writes a run and the logs of its tasks.
-func (p *runPages) show(w http.ResponseWriter, r *http.Request) {
+func (p *pages) show(w http.ResponseWriter, r *http.Request) {
 	v, ok := p.view(w, r)
 	if !ok {
 		return
@@ -101,7 +102,7 @@ func (p *runPages) show(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *runPages) text(ctx context.Context, w io.Writer, v runner.View) {
+func (p *pages) text(ctx context.Context, w io.Writer, v runner.View) {
 	fmt.Fprintf(w, "run %s: %s\n", v.Run.Key, v.State)
 	states := map[string]string{}
 	for _, j := range v.Jobs {
@@ -119,7 +120,7 @@ func (p *runPages) text(ctx context.Context, w io.Writer, v runner.View) {
 }
 
 // html writes the page as far as the run has come; its script asks for what follows.
-func (p *runPages) html(ctx context.Context, w io.Writer, v runner.View, name, nonce string) error {
+func (p *pages) html(ctx context.Context, w io.Writer, v runner.View, name, nonce string) error {
 	type job struct {
 		runner.JobView
 		Anchor string
@@ -200,11 +201,7 @@ func (h *htmlLines) Write(b []byte) (int, error) {
 type position []int
 
 func (p position) String() string {
-	parts := make([]string, len(p))
-	for i, n := range p {
-		parts[i] = strconv.Itoa(n)
-	}
-	return strings.Join(parts, ".")
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint([]int(p)), " ", "."), "[]")
 }
 
 // parsePosition takes what is no position for the beginning.
@@ -223,7 +220,7 @@ func parsePosition(s string) position {
 // events streams what becomes of a run (server-sent events): "state" when a job's state changes, "log" with new lines of
 // one task, "end" when nothing more comes. The id of an event is the position behind it, by which a browser that was
 // cut off goes on.
-func (p *runPages) events(w http.ResponseWriter, r *http.Request) {
+func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 	v, ok := p.view(w, r)
 	if !ok {
 		return
@@ -233,7 +230,7 @@ func (p *runPages) events(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-p.streams }()
 	default:
 		w.Header().Set("Retry-After", "10")
-		fail(w, http.StatusServiceUnavailable, "busy", "too many logs are followed here; the page can be reloaded")
+		p.fail(w, http.StatusServiceUnavailable, "busy", "too many logs are followed here; the page can be reloaded")
 		return
 	}
 	from := r.Header.Get("Last-Event-ID")
@@ -247,7 +244,7 @@ func (p *runPages) events(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	tick := time.NewTicker(p.look)
 	defer tick.Stop()
-	for !p.draining.Load() {
+	for !p.draining() {
 		if err := s.send(ctx, p.runners, v); err != nil || v.Over {
 			return // a browser that is cut off comes back
 		}
@@ -273,9 +270,12 @@ type stream struct {
 
 // send sends what is new.
 func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.View) error {
-	state := mustJSON(map[string]any{"state": v.State, "jobs": v.Jobs})
+	state, err := json.Marshal(map[string]any{"state": v.State, "jobs": v.Jobs})
+	if err != nil {
+		return err
+	}
 	if !bytes.Equal(state, s.state) {
-		if err := s.event("state", state); err != nil {
+		if err := s.event("state", json.RawMessage(state)); err != nil {
 			return err
 		}
 		s.state = state
@@ -289,7 +289,7 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 			continue
 		}
 		tell := func(part []byte) error {
-			return s.event("log", mustJSON(map[string]any{"task": l.Task, "attempt": l.Attempt, "anchor": runner.Anchor(l.Job), "text": string(part)}))
+			return s.event("log", map[string]any{"task": l.Task, "attempt": l.Attempt, "anchor": runner.Anchor(l.Job), "text": string(part)})
 		}
 		told := i < known
 		next, more, err := runners.WriteLog(ctx, partwise(func(part []byte) error {
@@ -314,7 +314,7 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 		}
 	}
 	if v.Over {
-		return s.event("end", []byte("{}"))
+		return s.event("end", struct{}{})
 	}
 	return s.event("", nil)
 }
@@ -325,12 +325,15 @@ type partwise func(part []byte) error
 func (f partwise) Write(b []byte) (int, error) { return len(b), f(b) }
 
 // event writes one event, or without data a sign of life, and sends it off.
-func (s *stream) event(name string, data json.RawMessage) error {
-	var err error
-	if data == nil {
-		_, err = io.WriteString(s.w, ":\n\n")
-	} else {
-		_, err = fmt.Fprintf(s.w, "event: %s\nid: %s\nretry: 1000\ndata: %s\n\n", name, s.at, data)
+func (s *stream) event(name string, data any) error {
+	text := ":\n\n"
+	if data != nil {
+		b, err := json.Marshal(data)
+		if err != nil {
+			return err
+		}
+		text = fmt.Sprintf("event: %s\nid: %s\nretry: 1000\ndata: %s\n\n", name, s.at, b)
 	}
+	_, err := io.WriteString(s.w, text)
 	return errors.Join(err, http.NewResponseController(s.w).Flush())
 }
