@@ -604,6 +604,42 @@ func TestTellsBetweenSubjectsTakeEffectOnce(t *testing.T) {
 	})
 }
 
+// Tells that follow each other share one save; an effect has its own.
+func TestTellsShareASave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &script{decide: func(d tally, in actor.Inputs, _ time.Time) actor.Step[tally] {
+			s := actor.Step[tally]{Next: d}
+			for range in.Mail {
+				for i := range 6 {
+					w := wish(fmt.Sprint("w", i), actor.Shutting, "1")
+					if other := subject; i != 3 {
+						other.Key = fmt.Sprint("b", i)
+						w.Kind, w.To = "note", &other
+					}
+					s.Wishes = append(s.Wishes, w)
+				}
+			}
+			return s
+		}}
+		var at []string
+		x := newBench(t, b, actor.Options{Trace: func(s state.Subject, p actor.Point) {
+			if s == subject && (p == actor.AtDone || p == actor.AtCommitted) {
+				at = append(at, string(p))
+			}
+		}})
+		x.tell("pass on")
+		stop := x.run(x.Engine)
+		synctest.Wait()
+		stop()
+		equal(t, "order", at, []string{"committed", "done", "done", "done", "committed", "done", "committed", "done", "done", "committed"})
+		v, d := x.see()
+		equal(t, "results", d.Results, []string{"w0 done", "w1 done", "w2 done", "w3 done", "w4 done", "w5 done"})
+		if len(v.Outbox) > 0 {
+			t.Errorf("left in the outbox: %+v", v.Outbox)
+		}
+	})
+}
+
 func TestConfirmRefusesAfterNewMail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var x *bench

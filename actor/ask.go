@@ -176,7 +176,8 @@ type View struct {
 	Quarantined time.Time       `json:"quarantined,omitzero"`
 	Crashes     int             `json:"crashes,omitempty"`
 	LastPanic   string          `json:"last_panic,omitempty"`
-	Due         time.Time       `json:"due,omitzero"` // also to be dropped
+	Due         time.Time       `json:"due,omitzero"`  // when there is something to do
+	Ends        time.Time       `json:"ends,omitzero"` // when it is dropped, where nothing is to do
 	Now         time.Time       `json:"now"`
 }
 
@@ -192,7 +193,13 @@ func See(ctx context.Context, store interface {
 	if err != nil {
 		return View{}, fmt.Errorf("load %s: %w", s, err)
 	}
-	return View{env.Doc, env.Outbox, env.Seq, len(snap.Mail), env.Dead, env.Quarantined, env.Crashes, env.LastPanic, snap.Wake, snap.Now}, nil
+	due, ends := snap.Wake, env.ends()
+	if len(snap.Mail) > 0 || snap.Holder != "" {
+		ends = time.Time{}
+	} else if !ends.IsZero() {
+		due = time.Time{}
+	}
+	return View{env.Doc, env.Outbox, env.Seq, len(snap.Mail), env.Dead, env.Quarantined, env.Crashes, env.LastPanic, due, ends, snap.Now}, nil
 }
 
 // explain logs and counts the boxes that a decision passed.

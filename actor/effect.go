@@ -17,7 +17,27 @@ import (
 // errRefused is what confirm answers when the effect must not be started any more.
 var errRefused = errors.New("no longer the holder of an unchanged document")
 
-// do attempts one entry. Its outcome stays pending in t.attempt until a commit has saved it.
+// tellsAtOnce is how many tells share one save at most.
+const tellsAtOnce = 64
+
+// doNext attempts the entry of env that is to be done next, and with a tell those that follow it: a tell that is repeated
+// after a crash is heard once, so that one save is enough for many. env loses what was attempted.
+func (t *turn) doNext(env *envelope, now time.Time) error {
+	for range tellsAtOnce {
+		x := env.pick(now)
+		if x == nil || len(t.tried) > 0 && x.To == nil {
+			return nil
+		}
+		next := *x
+		if err := t.do(next); err != nil || next.To == nil || t.stopping() {
+			return err
+		}
+		env.Outbox = slices.Delete(env.Outbox, env.entry(next.Key), env.entry(next.Key)+1)
+	}
+	return nil
+}
+
+// do attempts one entry. Its outcome stays pending in t.tried until a commit has saved it.
 func (t *turn) do(x Entry) error {
 	// An effect starts only with more than half the lease left (guarantee 3).
 	if ttl := t.locker.TTL(); time.Until(t.lease.Deadline()) <= ttl/2 {
@@ -46,7 +66,7 @@ func (t *turn) do(x Entry) error {
 		// Nothing has left. The store's answer to the next commit says what happened: mail, moved, or taken.
 		return t.refresh()
 	}
-	t.attempt = &attempt{n: t.env.Attempts + 1, entry: x, out: out, at: t.now(), orderly: t.hard.Err() != nil}
+	t.tried = append(t.tried, attempt{n: t.env.Attempts + int64(len(t.tried)) + 1, entry: x, out: out, at: t.now(), orderly: t.hard.Err() != nil})
 	t.metrics.effects.WithLabelValues(t.s.Kind, x.Kind, string(out.Code)).Inc()
 	fields := []zap.Field{zap.Stringer("subject", t.s), zap.String("effect", x.Kind), zap.String("key", x.Key), zap.String("code", string(out.Code))}
 	if out.Err != nil {
@@ -95,12 +115,18 @@ func (t *turn) attemptOnce(ctx context.Context, x Entry, refused *bool) (out Out
 	})
 }
 
-// record applies the pending attempt to env, once, and answers the records and journal lines that go with it.
+// record applies the pending attempts to env, once, and answers the records and journal lines that go with them.
 func (t *turn) record(env *envelope) (put []state.Record, journal [][]byte) {
-	a := t.attempt
-	if a == nil || a.n <= env.Attempts {
-		return nil, nil
+	for _, a := range t.tried {
+		if a.n > env.Attempts {
+			p, j := t.recordOne(env, a)
+			put, journal = append(put, p...), append(journal, j...)
+		}
 	}
+	return put, journal
+}
+
+func (t *turn) recordOne(env *envelope, a attempt) (put []state.Record, journal [][]byte) {
 	env.Attempts = a.n
 	x, out := a.entry, a.out
 	if x.To == nil {

@@ -78,16 +78,11 @@ func decodeEnvelope(b []byte) (envelope, error) {
 	if len(b) == 0 {
 		return env, nil
 	}
-	var head struct {
-		Format int `json:"format"`
+	err := json.Unmarshal(b, &env)
+	if env.Format > envelopeFormat { // whatever else it holds may be of other types
+		return env, fmt.Errorf("document format %d, this version knows %d: %w", env.Format, envelopeFormat, errNewer)
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return env, fmt.Errorf("decode document: %w", err)
-	}
-	if head.Format > envelopeFormat {
-		return env, fmt.Errorf("document format %d, this version knows %d: %w", head.Format, envelopeFormat, errNewer)
-	}
-	if err := json.Unmarshal(b, &env); err != nil {
+	if err != nil {
 		return env, fmt.Errorf("decode document: %w", err)
 	}
 	env.Format = envelopeFormat

@@ -90,6 +90,9 @@ func TestSubjectIsDroppedAfterItsTime(t *testing.T) {
 
 		x.tell("two") // begins anew
 		x.stays(80 * day)
+		if v, _ := x.see(); !v.Due.IsZero() || v.Ends.Sub(v.Now) < 9*day || v.Ends.Sub(v.Now) > 10*day {
+			t.Errorf("due at %v, ends at %v, now %v", v.Due, v.Ends, v.Now)
+		}
 		if v, d := x.see(); v.Seq != 1 || len(d.Seen) != 1 || d.Seen[0] != "two" || len(d.Results) != 1 {
 			t.Errorf("the second life: %+v, %+v", v, d)
 		}

@@ -39,8 +39,8 @@ type turn struct {
 	version int64
 	mail    []state.Mail // unread
 	flagged bool
-	attempt *attempt // outcome not saved yet
-	faults  int      // saves in a row whose answer did not come
+	tried   []attempt // outcomes not saved yet: of one effect, or of several tells
+	faults  int       // saves in a row whose answer did not come
 }
 
 // attempt is the outcome of one Do on its way into the envelope.
@@ -168,7 +168,7 @@ func (t *turn) run(before string) error {
 		env, now := t.env.clone(), t.now()
 		put, journal := t.record(env)
 		if t.stopping() || time.Since(started) > t.opt.KeepLease {
-			over, err := t.save(env, state.Commit{Put: put, Journal: journal, HandBack: true}, t.attempt != nil)
+			over, err := t.save(env, state.Commit{Put: put, Journal: journal, HandBack: true}, len(t.tried) > 0)
 			if err != nil || over {
 				return err
 			}
@@ -178,7 +178,7 @@ func (t *turn) run(before string) error {
 			env.planReconcile(now, "depth")
 		}
 		in, err := t.inputs(env, now)
-		if errors.Is(err, errNewer) && t.attempt != nil {
+		if errors.Is(err, errNewer) && len(t.tried) > 0 {
 			// What the attempt did is saved before the rest is left to newer code.
 			if _, err := t.save(env, state.Commit{Put: put, Journal: journal}, true); err != nil {
 				return err
@@ -193,11 +193,11 @@ func (t *turn) run(before string) error {
 		switch {
 		case len(in.Mail) > 0 || len(in.Results) > 0 || in.Reconcile != "" || wake:
 			released, err = t.decide(env, in, put, journal)
-		case t.attempt != nil:
+		case len(t.tried) > 0:
 			released, err = t.save(env, state.Commit{Put: put, Journal: journal}, true)
 		default:
-			if x := env.pick(now); x != nil {
-				err = t.do(*x)
+			if env.pick(now) != nil {
+				err = t.doNext(env, now)
 			} else {
 				released, err = t.save(env, state.Commit{}, false)
 			}
@@ -451,7 +451,7 @@ func (t *turn) commit(env *envelope, c state.Commit, changed bool) (bool, error)
 		t.log.Info("dropped: kept long enough, and nothing is owed", zap.Stringer("subject", t.s), zap.Time("last_change", env.Now))
 	}
 	t.faults = 0
-	t.attempt = nil
+	t.tried = nil
 	t.env = env
 	if changed {
 		t.version, t.flagged = t.version+1, false
