@@ -122,6 +122,7 @@ func TestRepairCommandsWrongUse(t *testing.T) {
 		{exitUsage, "", []string{"reconcile", "--output", "yaml"}},
 		{exitUsage, "", []string{"redeliver", "github"}},
 		{exitFailed, "no such forge is configured", []string{"reconcile", "gitlab:octo/hello"}},
+		{exitFailed, "shows us no such repository", []string{"reconcile", "github:octo/helo"}},
 	} {
 		if code, _, errs := y.command(c.args...); code != c.code || !strings.Contains(errs, c.says) {
 			t.Errorf("%v: %d %q", c.args, code, errs)
@@ -148,7 +149,7 @@ func TestHelp(t *testing.T) {
 func TestNoStoreToLookInto(t *testing.T) {
 	var out, errs strings.Builder
 	code := run(t.Context(), []string{"jobs"}, process{environ: []string{"SIGNALBOX_STORE=file:" + t.TempDir() + "/elsewhere.db"}, out: &out, err: &errs})
-	if code != exitFailed || !strings.Contains(errs.String(), "elsewhere.db: set SIGNALBOX_STORE") {
+	if code != exitFailed || !strings.Contains(errs.String(), "elsewhere.db: there is none: set SIGNALBOX_STORE") {
 		t.Errorf("%d %s%s", code, out.String(), errs.String())
 	}
 }

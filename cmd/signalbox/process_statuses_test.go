@@ -562,7 +562,7 @@ func TestStatusTokenCommands(t *testing.T) {
 			"expected INSTANCE:OWNER/REPO":        {"token", "--project", "octo/hello"},
 			"no such forge":                       {"token", "--project", "github:octo/hello"},
 			"the forge shows us no such":          {"token", "--project", "gitlab:octo/nothing"},
-			"expected a life from 1m":             {"token", "--project", "gitlab:octo/hello", "--for", "1s"},
+			"expected a time from 1m":             {"token", "--project", "gitlab:octo/hello", "--for", "1s"},
 			"expected a name, or the beginning":   {"token", "--project", "gitlab:octo/hello", "--context", "*x*"},
 			"missing flags: --project=INSTANCE:O": {"token"},
 		} {

@@ -87,6 +87,11 @@ func (a admin) reconcile(ctx context.Context, r reconciliation) ([]ordered, erro
 		return []ordered{out}, err
 	}
 	instance, repo, _ := strings.Cut(r.What, ":")
+	if repo != "" {
+		if _, err := a.named(ctx, r.What); err != nil {
+			return nil, err // a misspelt one would be compared, and nothing found
+		}
+	}
 	return a.sweeps(ctx, instance, sweeps.Order{Full: true, Only: repo}, func(v actor.View, d sweeps.Sweep) string {
 		return "being compared; " + d.Words()
 	})

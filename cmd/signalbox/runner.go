@@ -103,7 +103,7 @@ func (a admin) pool() (*runner.Service, error) {
 func (a admin) invite(ctx context.Context, i invitation) (invited, error) {
 	life, err := time.ParseDuration(i.Life)
 	if err != nil || life < time.Minute || life > 30*24*time.Hour {
-		return invited{}, usageError{errors.New("expected a life from 1m to 720h")}
+		return invited{}, usageError{fmt.Errorf("good for %q: expected a time from 1m to 720h", i.Life)}
 	}
 	if len(i.Labels) == 0 {
 		return invited{}, usageError{errors.New("expected at least one label")}

@@ -140,7 +140,7 @@ type statusTransfer struct {
 func (a admin) grantStatus(ctx context.Context, g statusGrant) (statusGranted, error) {
 	life, err := time.ParseDuration(g.Life)
 	if err != nil || life != 0 && life < time.Minute {
-		return statusGranted{}, usageError{errors.New("expected a life from 1m")}
+		return statusGranted{}, usageError{fmt.Errorf("good for %q: expected a time from 1m", g.Life)}
 	}
 	out := statusapi.Grant{Contexts: g.Contexts, By: g.By}
 	for _, c := range g.Contexts {

@@ -68,7 +68,7 @@ func openReader(ctx context.Context, c Store) (reader, error) {
 	if c.Scheme == "file" {
 		s, err := embedded.OpenReadOnly(ctx, c.Path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("there is no store at %s: set SIGNALBOX_STORE to the one that the server has", c.Path)
+			return nil, fmt.Errorf("open the store %s: there is none: set SIGNALBOX_STORE to the one that the server has", c)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open the store %s: %w", c, err)
