@@ -185,7 +185,7 @@ func (r fileReader) section(n *yaml.Node, name string, known []string, inner ...
 		case slices.Contains(inner, key):
 			s.inner[key] = value
 		case known != nil && !slices.Contains(known, key):
-			r.problems.add(r.at(e[0]), path, fmt.Errorf("unknown key%s; expected one of %s", didYouMean(key, slices.Concat(known, inner)...), all))
+			r.problems.add(r.at(e[0]), path, errors.New("unknown key; expected one of "+all))
 		default:
 			if g, ok := r.leaf(value, path); ok {
 				s.keys[key] = g
@@ -238,41 +238,6 @@ func joined(path, key string) string {
 		return key
 	}
 	return path + "." + key
-}
-
-// didYouMean names the candidate nearest to a misspelling, if one is near.
-func didYouMean(got string, candidates ...string) string {
-	best, least := "", len(got)/2+1
-	for _, c := range candidates {
-		if d := distance(strings.ToLower(got), strings.ToLower(c)); d < least {
-			best, least = c, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance is Levenshtein's: how many letters to insert, delete or exchange.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // sortedKeys is for messages that must not depend on the order of a map.

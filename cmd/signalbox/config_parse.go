@@ -75,7 +75,6 @@ func (t Trigger) String() string {
 }
 
 func parseTrigger(v string) (Trigger, error) {
-	const want = "expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner or http:URL"
 	kind, rest, _ := strings.Cut(v, ":")
 	switch TriggerKind(kind) {
 	case ActionsApproval, RepositoryDispatch, GitLabPipeline, Runner:
@@ -98,8 +97,7 @@ func parseTrigger(v string) (Trigger, error) {
 		}
 		return Trigger{Kind: HTTP, URL: rest}, nil
 	}
-	return Trigger{}, fmt.Errorf("%s is no trigger%s; %s", quote(v),
-		didYouMean(kind, string(ActionsApproval), string(Workflow), string(RepositoryDispatch), string(GitLabPipeline), string(Runner), string(HTTP)), want)
+	return Trigger{}, fmt.Errorf("%s is no trigger; expected actions_approval, workflow:FILE@REF, repository_dispatch, gitlab_pipeline, runner or http:URL", quote(v))
 }
 
 // notInRef is what git refuses in the name of a ref.
@@ -137,8 +135,7 @@ var (
 func parseRule(v string) (forge.Rule, error) {
 	kind, value, _ := strings.Cut(v, ":")
 	if !ruleForm.MatchString(v) {
-		return forge.Rule{}, fmt.Errorf("%s is no rule of trust%s; expected permission:write, permission:maintain, team:ORG/SLUG, user:LOGIN or app:SLUG",
-			quote(v), didYouMean(kind, "permission", "team", "user", "app"))
+		return forge.Rule{}, fmt.Errorf("%s is no rule of trust; expected permission:write, permission:maintain, team:ORG/SLUG, user:LOGIN or app:SLUG", quote(v))
 	}
 	return forge.Rule{Kind: kind, Value: value}, nil
 }
@@ -213,7 +210,7 @@ func parseOneOf(allowed ...string) func(string) (string, error) {
 		if slices.Contains(allowed, v) {
 			return v, nil
 		}
-		return "", fmt.Errorf("%s is none of them%s; expected %s", quote(v), didYouMean(v, allowed...), strings.Join(allowed, ", "))
+		return "", fmt.Errorf("%s is none of them; expected %s", quote(v), strings.Join(allowed, ", "))
 	}
 }
 
@@ -241,7 +238,7 @@ func parseStore(v string) (Store, error) {
 		if !found {
 			return Store{}, errors.New("no scheme; " + want)
 		}
-		return Store{}, fmt.Errorf("unknown scheme %s%s; %s", quote(scheme), didYouMean(scheme, schemes...), want)
+		return Store{}, fmt.Errorf("unknown scheme %s; %s", quote(scheme), want)
 	}
 	if scheme == "file" {
 		if strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///") {

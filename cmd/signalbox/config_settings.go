@@ -146,7 +146,7 @@ func (r *resolver) unknownVariables() {
 		if !strings.HasPrefix(name, envPrefix) || known[name] || pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix)) {
 			continue
 		}
-		r.problems.add("environment", name, fmt.Errorf("unknown variable%s; the known ones are in the README", didYouMean(name, sortedKeys(known)...)))
+		r.problems.add("environment", name, errors.New("unknown variable; expected one of "+strings.Join(sortedKeys(known), ", ")))
 	}
 }
 
@@ -416,7 +416,7 @@ func errGateIsPresubmit(g Gate) error {
 func (r *resolver) knownInstance(c Config, where, key string, p pattern) {
 	names := forgeNames(c)
 	if p.instance != "" && len(names) > 0 && !slices.Contains(names, p.instance) {
-		r.problems.add(where, key, fmt.Errorf("%s is no configured forge%s; expected %s", quote(p.instance), didYouMean(p.instance, names...), strings.Join(names, ", ")))
+		r.problems.add(where, key, fmt.Errorf("%s is no configured forge; expected %s", quote(p.instance), strings.Join(names, ", ")))
 	}
 }
 
