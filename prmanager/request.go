@@ -241,7 +241,8 @@ func (t *turn) native(n status.Native) {
 	was, known := s.Runs[id]
 	if !t.counts(s) {
 		t.pass(RunStale)
-		if late := known && was.State.Completed() && is.Attempt <= was.Attempt; is.State != forge.CheckActionRequired && !late {
+		// What was told before the end is late. GitLab counts no attempts, and dates what goes on again by its end.
+		if late := known && was.State.Completed() && is.Attempt <= was.Attempt && is.At.Before(was.At); is.State != forge.CheckActionRequired && !late {
 			d.Triggers[key] = s.strayed(is.State, is.Attempt)
 		}
 		return
