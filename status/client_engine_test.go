@@ -93,11 +93,18 @@ func (f *lab) count(n *int) {
 // plant is an engine on a real store with that forge, on virtual time.
 type plant struct {
 	*Clients
-	lab   *lab
-	store *embedded.Store
+	lab    *lab
+	store  *embedded.Store
+	engine *actor.Engine
 }
 
 func inPlant(t *testing.T, f func(t *testing.T, p *plant)) {
+	t.Helper()
+	inSlowPlant(t, 10*time.Second, f)
+}
+
+// inSlowPlant is one that looks so seldom for what is due, so that months pass quickly.
+func inSlowPlant(t *testing.T, poll time.Duration, f func(t *testing.T, p *plant)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store, err := embedded.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), embedded.Options{Now: time.Now})
@@ -105,10 +112,10 @@ func inPlant(t *testing.T, f func(t *testing.T, p *plant)) {
 			t.Fatal(err)
 		}
 		p := &plant{lab: &lab{locked: map[string]time.Time{}, landed: map[string][]forge.Status{}}, store: store}
-		e := actor.New(store, lock.NewLocal(15*time.Second), actor.Options{Poll: 10 * time.Second})
+		e := actor.New(store, lock.NewLocal(15*time.Second), actor.Options{Poll: poll})
 		actor.Register(e, "commit", New(func(string) (Forge, error) { return p.lab, nil }, func(forge.Repo) bool { return false }),
 			actor.KindOptions{MailFormat: Format, EffectTimeout: EffectTimeout})
-		p.Clients = NewClients(e, store, func(forge.Repo, string) bool { return false })
+		p.engine, p.Clients = e, NewClients(e, store, func(forge.Repo, string) bool { return false })
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- e.Run(ctx) }()

@@ -23,6 +23,8 @@ const (
 	// off by three days at most. Its end is written later and must not be forgotten earlier.
 	opLife   = 17 * 24 * time.Hour
 	pastLife = 14 * 24 * time.Hour
+	// kept is how long a commit is known after its last change, unless it is the head of an open pull request.
+	kept = 90 * 24 * time.Hour
 )
 
 // Read-backs after a push (docs/statuses.md).

@@ -622,6 +622,9 @@ func (t *decision) step() actor.Step[Document] {
 		t.say(p.Subject, Written{Key: "gate", SHA: t.s.Key, Seq: p.Said, Why: "too many pull requests share this commit"})
 	}
 	step := actor.Step[Document]{Next: t.d, Wishes: t.wishes, Wake: t.d.wake(), Put: t.puts, Dead: t.dead, Why: t.why}
+	if !slices.ContainsFunc(slices.Collect(maps.Values(t.d.Pulls)), func(p Pull) bool { return p.Open }) {
+		step.Keep = kept // an open one may wait for its approval longer, without a word
+	}
 	if t.d.Repo.Name != "" {
 		step.Index = []state.Index{{Name: "name", Label: fmt.Sprintf("%s:%s@%.12s", t.d.Repo.Instance, t.d.Repo.Name, t.s.Key)}}
 	}
