@@ -115,6 +115,8 @@ func (p *pipelinePayload) Address() (delivery.Address, string, error) {
 		return delivery.Address{}, "", &forge.BadDelivery{Field: "object_attributes", Want: "a pipeline"}
 	case p.Pipeline.Source != mergeRequestEvent:
 		return delivery.Address{}, "a pipeline of no merge request", nil
+	case p.Merge == nil && p.Project != nil: // of a wreck nobody can say it
+		return delivery.Address{}, "a pipeline whose merge request was deleted", nil
 	case p.Merge != nil && p.Merge.TargetID != p.project().ID:
 		return delivery.Address{}, "a pipeline that runs in the fork", nil
 	case !forge.FullSHA(p.Pipeline.SHA):
@@ -125,11 +127,8 @@ func (p *pipelinePayload) Address() (delivery.Address, string, error) {
 
 func (p *pipelinePayload) Mail(to forge.Routed) (any, string) {
 	run := p.Pipeline
-	switch {
-	case run.ID <= 0:
+	if run.ID <= 0 {
 		return nil, "object_attributes.id: expected a positive number"
-	case p.Merge == nil:
-		return nil, "merge_request: expected an object"
 	}
 	is, conclusion := words(run.Status)
 	at := run.CreatedAt.Time // the only other time that is told
