@@ -45,7 +45,7 @@ type Step[D any] struct {
 	// Wake asks for a turn at that time even if no mail comes; zero = none. It replaces the former one.
 	Wake time.Time
 	// Keep is for how long the subject is kept after its last change once nothing is owed: no mail, no entry, no wake, no
-	// reconcile to come, no dead letter, no quarantine. Then it is dropped, as if it had never been heard of. It replaces
+	// reconcile to come, no quarantine, no dead letter of less than DeadLife. Then it is dropped, as if it had never been heard of. It replaces
 	// the former one; 0 = for ever. It is at least state.IDLife, so that no mail of a next life has the id of one of
 	// this, and lasts until the subject's last record has ended; who puts one without a TTL keeps for ever.
 	Keep time.Duration

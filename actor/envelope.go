@@ -127,12 +127,16 @@ func (e *envelope) saved(now time.Time, put []state.Record) {
 	}
 }
 
-// ends answers when the subject is dropped if nothing comes: the zero time = never. What needs a person keeps it.
+// ends answers when the subject is dropped if nothing comes: the zero time = never.
 func (e *envelope) ends() time.Time {
-	if e.Keep == 0 || len(e.Dead) > 0 || !e.Quarantined.IsZero() || !e.since().IsZero() {
+	if e.Keep == 0 || !e.Quarantined.IsZero() || !e.since().IsZero() {
 		return time.Time{}
 	}
-	return later(e.Now.Add(max(e.Keep, state.IDLife)), e.Records)
+	t := later(e.Now.Add(max(e.Keep, state.IDLife)), e.Records)
+	for _, d := range e.Dead {
+		t = later(t, d.At.Add(DeadLife))
+	}
+	return t
 }
 
 // due answers when there is something to do that no new mail brings: the zero time = never.

@@ -144,16 +144,6 @@ func TestSubjectStaysWhileAnythingIsOwed(t *testing.T) {
 			},
 			clear: func(*bench) error { return nil },
 		},
-		"a dead letter": {
-			decide: keeping(kept, wish("w", actor.Permitting, "x")), do: failing,
-			clear: func(x *bench) error {
-				v, _ := x.see()
-				if len(v.Dead) != 1 {
-					return fmt.Errorf("%d dead letters", len(v.Dead))
-				}
-				return x.Discard(x.t.Context(), subject, v.Dead[0].ID, "test")
-			},
-		},
 		"quarantine": {
 			decide: func(d tally, in actor.Inputs, now time.Time) actor.Step[tally] {
 				if d.Woken > 0 {
@@ -181,6 +171,38 @@ func TestSubjectStaysWhileAnythingIsOwed(t *testing.T) {
 				elapse(day)
 				x.goes(kept - day)
 			})
+		})
+	}
+}
+
+// A dead letter keeps its subject for as long as it is kept itself, or until somebody has dealt with it.
+func TestSubjectStaysWithItsDeadLetter(t *testing.T) {
+	for _, discarded := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			x := newBench(t, &script{
+				decide: keeping(state.IDLife, wish("w", actor.Permitting, "x")),
+				do: func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+					return actor.Outcome{Code: actor.Refused, Err: errors.New("no")}
+				},
+			}, seldom)
+			defer x.run(x.Engine)()
+			x.tell("one")
+			x.stays(80 * day)
+			v, _ := x.see()
+			if len(v.Dead) != 1 {
+				t.Fatalf("%d dead letters", len(v.Dead))
+			}
+			if _, err := actor.ReadDeadLetter(t.Context(), x.store, subject, v.Dead[0].ID); err != nil {
+				t.Error(err)
+			}
+			if !discarded {
+				x.goes(actor.DeadLife - 80*day)
+				return
+			}
+			if err := x.Discard(t.Context(), subject, v.Dead[0].ID, "test"); err != nil {
+				t.Fatal(err)
+			}
+			x.goes(state.IDLife)
 		})
 	}
 }
