@@ -95,7 +95,7 @@ func finish(w http.ResponseWriter, v any, err error) {
 }
 
 // errUnknownPull: no document of ours has that name.
-var errUnknownPull = errors.New("no such pull request is known here; write it as INSTANCE:OWNER/REPO#NUMBER, with the names the forge shows (before its first event a pull request is not known)")
+var errUnknownPull = errors.New("no such pull request is known here; write it as INSTANCE:OWNER/REPO#NUMBER, with the names the forge shows (a pull request is not known before its first event, nor, once it is closed, 90 days after its last)")
 
 // pull finds a pull request by what people type.
 func (a admin) pull(ctx context.Context, ref string) (s state.Subject, v actor.View, d prmanager.PR, err error) {
