@@ -37,10 +37,11 @@ func classify(op string, err error) *forge.Fault {
 // budget is how the headers that tell of limits begin.
 const budget = "RateLimit-"
 
-// told reads what an answer tells of limits, which count calls in a minute.
+// told reads what an answer tells of limits, which count calls in a minute. That one endpoint was asked too often
+// GitLab says in JSON (lib/api/helpers/rate_limiter.rb), and it concerns nothing else.
 func told(res *http.Response) (wire.Told, error) {
 	t := wire.Budget(res.Header, budget)
-	if res.StatusCode == http.StatusTooManyRequests {
+	if res.StatusCode == http.StatusTooManyRequests && !strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
 		t.Pause = pause(res.Header)
 	}
 	return t, nil

@@ -673,6 +673,31 @@ func TestLimiter(t *testing.T) {
 	step(0)
 }
 
+// One endpoint that is asked too often, which strangers can bring about, keeps nothing else waiting.
+func TestLimitOfOneEndpoint(t *testing.T) {
+	for kind, others := range map[string]bool{"application/json": true, "text/plain": false} {
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/api/v4/users/") {
+				w.Header().Set("Content-Type", kind)
+				w.Header().Set("Retry-After", "600")
+				w.WriteHeader(http.StatusTooManyRequests)
+				_, _ = fmt.Fprint(w, `{"message":{"error":"This endpoint has been requested too many times. Try again later."}}`)
+				return
+			}
+			_, _ = fmt.Fprint(w, `{"id":7,"username":"bot"}`)
+		}))
+		c := client(t, api.URL, "glpat-x")
+		_, err := c.Trusted(t.Context(), forge.Repo{ID: 1}, forge.Actor{ID: 7}, forge.Rule{Kind: "user", Value: "bot"})
+		if f := forge.Classify(err); f.Class != forge.Contention || f.After != 10*time.Minute {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if _, _, err := c.Self(t.Context()); (err == nil) != others {
+			t.Errorf("%s: others are answered %v", kind, err)
+		}
+		api.Close()
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no name":       {URL: "https://gitlab.com/", Token: "glpat-x"},
