@@ -3,6 +3,7 @@ package gitlab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -21,6 +22,8 @@ const (
 	maxField  = 255 // runes of a status' description, bytes of its URL
 	notePages = 10  // of 100 notes each
 )
+
+const setStatus = "set commit status"
 
 // WriteCheck shows the check where GitLab can show it: as a commit status if a merge request of this project has the
 // commit, and as one note, edited in place, on each merge request from a fork whose head it is: a status on a fork's
@@ -118,7 +121,6 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 // writeStatus posts a commit status: 1 call to look, 1 to post. It goes into the pipeline that has our newest one of
 // this name: without that GitLab would choose, and leave the old one pending in another.
 func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) error {
-	const op = "set commit status"
 	newest, err := c.newestStatus(ctx, at, check.SHA, check.Name, "")
 	if err != nil {
 		return err
@@ -143,12 +145,21 @@ func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) 
 	if err == nil {
 		return nil
 	}
-	f := classify(op, err)
+	f := unset(err)
 	switch {
 	case harmless(err, o.State):
 		return nil
 	case f.Class == forge.NotFound && at.head:
 		f.Class = forge.Retriable // a replica that lags: the commit is there
+	}
+	return f
+}
+
+// unset is why a status could not be set.
+func unset(err error) *forge.Fault {
+	f := classify(setStatus, err)
+	if f.Status == http.StatusForbidden {
+		f.Err = fmt.Errorf("%w (on a protected branch GitLab takes statuses only from who may push or merge there)", f.Err)
 	}
 	return f
 }

@@ -24,8 +24,7 @@ var _ status.Statuses = (*Client)(nil)
 // Jobs stay in the pipeline of the first receipt. Where that is gone GitLab chooses one by s.Ref (1 call more); a
 // pipeline that the client named is never exchanged for another (gl#443254).
 func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusReceipt, error) {
-	const op = "set commit status"
-	pid, err := commit(op, s)
+	pid, err := commit(setStatus, s)
 	if err != nil {
 		return forge.StatusReceipt{}, err
 	}
@@ -53,7 +52,7 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 	if err != nil {
 		switch {
 		case !already(stuckIn(err), s.State):
-			return forge.StatusReceipt{}, classify(op, err)
+			return forge.StatusReceipt{}, unset(err)
 		case s.ID != "":
 			return forge.StatusReceipt{ID: s.ID, PipelineID: s.PipelineID}, nil
 		}
@@ -62,7 +61,7 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 		}
 	}
 	if made.ID == 0 {
-		return forge.StatusReceipt{}, wire.Incomplete(op)
+		return forge.StatusReceipt{}, wire.Incomplete(setStatus)
 	}
 	return receiptOf(made), nil
 }

@@ -213,6 +213,22 @@ func TestStatusWithoutItsPipeline(t *testing.T) {
 	}
 }
 
+// Whoever may not push or merge to a protected branch sets no statuses there, and is told why.
+func TestStatusOnAProtectedBranch(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.repo)
+	w.repo.Protect("branch-1")
+	_, err := w.c.WriteStatus(t.Context(), w.clients(m.Head(), "run-1", forge.StatusSuccess))
+	_, gate := w.c.WriteCheck(t.Context(), w.check(m, forge.CheckSuccess, "fine"))
+	for _, err := range []error{err, gate} {
+		if classOf(t, err) != forge.Auth || !strings.Contains(err.Error(), "403 Forbidden") || !strings.Contains(err.Error(), "protected branch") {
+			t.Errorf("%v", err)
+		}
+	}
+	w.repo.SetMember(w.bot, gitlabsandbox.Maintainer)
+	w.write(w.check(m, forge.CheckSuccess, "fine"))
+}
+
 // The statuses of another account are neither found nor moved.
 func TestStatusOfAnother(t *testing.T) {
 	w := newWorld(t)

@@ -77,6 +77,13 @@ func (p *Project) LimitPipelines(jobs int) {
 	p.size = jobs
 }
 
+// Protect leaves a branch to Maintainers.
+func (p *Project) Protect(branch string) {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	p.protected = append(p.protected, branch)
+}
+
 // Status is a commit status: a job of the stage "external", as it is or as it was when a post was taken.
 type Status struct {
 	Job, Pipeline                                     int64
@@ -193,6 +200,13 @@ func (f *Forge) postStatus(c call) (int, any) {
 	if answer != nil {
 		return answer.status, refusal(answer.text)
 	}
+	on := cmp.Or(ref, at.branch)
+	if in != nil {
+		on = in.ref
+	}
+	if slices.Contains(c.p.protected, on) && c.p.members[c.me.ID] < Maintainer { // app/policies/ci/pipeline_policy.rb
+		return 403, refusal("403 Forbidden")
+	}
 	for field, text := range map[string]string{"ref": ref, "name": name, "target_url": c.text("target_url"), "description": c.text("description")} {
 		if utf8.RuneCountInString(text) > 255 {
 			return 400, map[string]any{"message": map[string]any{field: []string{"is too long (maximum is 255 characters)"}}}
@@ -207,7 +221,7 @@ func (f *Forge) postStatus(c call) (int, any) {
 			return 400, refusal(fmt.Sprintf("Cannot transition status via :%s from :%s (Reason(s): Status cannot transition via %q)", event, job.State, event))
 		}
 	} else {
-		in = c.p.pipeline(nil, sha, cmp.Or(ref, at.branch), "external", "pending", c.me)
+		in = c.p.pipeline(nil, sha, on, "external", "pending", c.me)
 	}
 	if job == nil {
 		for _, old := range c.p.jobs {

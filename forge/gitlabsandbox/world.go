@@ -92,6 +92,7 @@ type Project struct {
 	jobs      []*Status
 	posts     []Status
 	size      int // of a pipeline, in jobs
+	protected []string
 }
 
 // AddProject makes a project with members by role.
