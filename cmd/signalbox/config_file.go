@@ -78,16 +78,24 @@ type section struct {
 
 func (s section) get(key string) (given, bool) { g, ok := s.keys[key]; return g, ok }
 
+// say puts a value over what stood there.
+func (s *section) say(key string, g given) {
+	if s.keys == nil {
+		s.keys = map[string]given{}
+	}
+	s.keys[key] = g
+}
+
 // file is a configuration file as written: nothing parsed yet, but no unknown key in it.
 type file struct {
 	top          section
 	gate         section
-	forges       []section // by order of the file, as are the repositories
-	repositories []section
+	forges       []*section // by order of the file, as are the repositories
+	repositories []*section
 }
 
 // topKeys, gateKeyNames and forgeKeys are every key there is. Those of the top and of a gate are also a variable,
-// SIGNALBOX_ and the key in capitals; those of a forge too, with the forge's kind between.
+// SIGNALBOX_ and the key in capitals; those of a forge that is named after its kind too, with that between.
 func topKeys() []string {
 	return []string{
 		"listen", "store", "allow_ephemeral", "repos", "dry_run", "adopt", "url", "admin_token", "admin_token_file",
@@ -100,17 +108,11 @@ func gateKeyNames() []string {
 	return []string{"label", "check", "presubmit", "trust", "auto", "hold", "trigger"}
 }
 
-func forgeKeys() []string {
-	return []string{
-		"api_url", "token", "token_file", "app_id", "private_key", "private_key_file", "webhook_secret", "webhook_secret_file",
+func forgeKeys(kind string) []string {
+	if kind == kindGitLab {
+		return []string{"url", "token", "token_file", "webhook_secret", "webhook_secret_file", "webhook_signing_token", "webhook_signing_token_file"}
 	}
-}
-
-// gitlabKeys are those of a forge of kind gitlab.
-func gitlabKeys() []string {
-	return []string{
-		"url", "token", "token_file", "webhook_secret", "webhook_secret_file", "webhook_signing_token", "webhook_signing_token_file",
-	}
+	return []string{"api_url", "token", "token_file", "app_id", "private_key", "private_key_file", "webhook_secret", "webhook_secret_file"}
 }
 
 // parseFile reads a YAML document into sections. What it cannot place becomes a problem, and the rest is read on; ok is
@@ -137,7 +139,7 @@ func parseFile(name string, text []byte, ps *Problems) (f file, ok bool) {
 	if n := f.top.inner["gate"]; n != nil {
 		f.gate = r.section(n, "gate", gateKeyNames())
 	}
-	f.forges = r.sections(f.top.inner["forges"], "forges", append(forgeKeys(), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
+	f.forges = r.sections(f.top.inner["forges"], "forges", append(forgeKeys(kindGitHub), "kind", "url", "webhook_signing_token", "webhook_signing_token_file"))
 	f.repositories = r.sections(f.top.inner["repositories"], "repositories", gateKeyNames(), "secrets")
 	return f, true
 }
@@ -196,7 +198,7 @@ func (r fileReader) section(n *yaml.Node, name string, known []string, inner ...
 }
 
 // sections reads a mapping of names to sections, or nothing. Those of repositories may have "secrets" inside.
-func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ...string) (out []section) {
+func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ...string) (out []*section) {
 	if n == nil {
 		return nil
 	}
@@ -210,7 +212,7 @@ func (r fileReader) sections(n *yaml.Node, name string, known []string, inner ..
 			s.secrets = r.section(n, joined(path, "secrets"), nil).keys
 		}
 		s.where, s.name = r.at(e[0]), e[0].Value
-		out = append(out, s)
+		out = append(out, &s)
 	}
 	return out
 }

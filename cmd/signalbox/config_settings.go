@@ -44,14 +44,16 @@ type Settings struct {
 	LogFormat      string `name:"log-format" placeholder:"FORMAT" help:"json (default), console (default on a terminal), gcp."`
 }
 
-// flags are the settings by key, empty where nothing was said.
+// flags are the settings that were given, by key.
 func (s Settings) flags() map[string]string {
 	out := map[string]string{}
 	for f, v := range reflect.ValueOf(s).Fields() {
 		key := strings.ReplaceAll(f.Tag.Get("name"), "-", "_")
 		switch v := v.Interface().(type) {
 		case string:
-			out[key] = strings.TrimSpace(v)
+			if v = strings.TrimSpace(v); v != "" {
+				out[key] = v
+			}
 		case *bool:
 			if v != nil {
 				out[key] = strconv.FormatBool(*v)
@@ -76,22 +78,6 @@ func (s Settings) ResolveOffline(environ []string, readFile func(string) ([]byte
 // envPrefix begins every variable of ours but PORT.
 const envPrefix = "SIGNALBOX_"
 
-// githubPrefix and gitlabPrefix begin those of the two forges that need no file: instance and kind have the same name.
-const (
-	githubPrefix = envPrefix + "GITHUB_"
-	gitlabPrefix = envPrefix + "GITLAB_"
-)
-
-// plainForges are the forges that need no file: prefix and keys, by name.
-func plainForges() map[string]plainForge {
-	return map[string]plainForge{kindGitHub: {githubPrefix, forgeKeys()}, kindGitLab: {gitlabPrefix, gitlabKeys()}}
-}
-
-type plainForge struct {
-	prefix string
-	keys   []string
-}
-
 type resolver struct {
 	flags    map[string]string
 	env      map[string]string
@@ -108,7 +94,6 @@ func (s Settings) resolve(environ []string, read func(string) ([]byte, error), s
 			r.env[k] = strings.TrimSpace(v)
 		}
 	}
-	r.unknownVariables()
 	if name := cmp.Or(s.Config, r.env[envPrefix+"CONFIG"]); name != "" {
 		text, err := read(name)
 		if err != nil {
@@ -120,6 +105,7 @@ func (s Settings) resolve(environ []string, read func(string) ([]byte, error), s
 			return Config{}, r.problems
 		}
 	}
+	r.overlay()
 	c := r.config()
 	if len(r.problems) > 0 {
 		return Config{}, r.problems
@@ -131,35 +117,43 @@ func (s Settings) resolve(environ []string, read func(string) ([]byte, error), s
 // they carry our prefix and are none of ours.
 var serviceLink = regexp.MustCompile(`_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-func (r *resolver) unknownVariables() {
-	known := map[string]bool{envPrefix + "CONFIG": true}
-	for _, k := range append(topKeys(), gateKeyNames()...) {
-		known[envPrefix+strings.ToUpper(k)] = true
-	}
-	for _, f := range plainForges() {
-		for _, k := range f.keys {
-			known[f.prefix+strings.ToUpper(k)] = true
+// overlay puts environment and flags over what the file says.
+func (r *resolver) overlay() {
+	known := map[string]func(given){envPrefix + "CONFIG": func(given) {}, "PORT": func(g given) { r.file.top.say("port", g) }}
+	know := func(prefix string, s *section, keys []string) {
+		for _, k := range keys {
+			known[prefix+strings.ToUpper(k)] = func(g given) { s.say(k, g) }
 		}
+	}
+	know(envPrefix, &r.file.top, topKeys())
+	know(envPrefix, &r.file.gate, gateKeyNames())
+	for _, name := range []string{kindGitHub, kindGitLab} { // which need no file
+		i := slices.IndexFunc(r.file.forges, func(s *section) bool { return s.name == name })
+		if i < 0 {
+			i = len(r.file.forges)
+			r.file.forges = append(r.file.forges, &section{place: inEnvironment, where: "environment", name: name})
+		}
+		know(envPrefix+strings.ToUpper(name)+"_", r.file.forges[i], forgeKeys(name))
 	}
 	_, pod := r.env["KUBERNETES_SERVICE_HOST"]
 	for _, name := range sortedKeys(r.env) {
-		if !strings.HasPrefix(name, envPrefix) || known[name] || pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix)) {
-			continue
+		if say, ok := known[name]; ok {
+			say(given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}})
+		} else if strings.HasPrefix(name, envPrefix) && !(pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix))) {
+			begins := name[:min(len(name), len(envPrefix)+1)]
+			near := slices.DeleteFunc(sortedKeys(known), func(k string) bool { return !strings.HasPrefix(k, begins) })
+			r.problems.add("environment", name, fmt.Errorf("unknown variable; expected one of those in the README, with %s… %s", begins, cmp.Or(strings.Join(near, ", "), "none")))
 		}
-		r.problems.add("environment", name, errors.New("unknown variable; expected one of "+strings.Join(sortedKeys(known), ", ")))
 	}
-}
-
-// find gives the value of a key from the highest place that has it. fileKeys is where the file would say it.
-func (r *resolver) find(key string, fileKeys section) (given, bool) {
-	if v := r.flags[key]; v != "" {
-		return given{place: onCommandLine, where: "command line", key: "--" + strings.ReplaceAll(key, "_", "-"), values: []string{v}}, true
+	r.file.forges = slices.DeleteFunc(r.file.forges, func(s *section) bool { return s.place == inEnvironment && len(s.keys) == 0 })
+	for k, v := range r.flags {
+		g := given{place: onCommandLine, where: "command line", key: "--" + strings.ReplaceAll(k, "_", "-"), values: []string{v}}
+		if slices.Contains(gateKeyNames(), k) {
+			r.file.gate.say(k, g)
+		} else {
+			r.file.top.say(k, g)
+		}
 	}
-	if g, ok := r.variable(envPrefix + strings.ToUpper(key)); ok {
-		return g, true
-	}
-	g, ok := fileKeys.keys[key]
-	return g, ok
 }
 
 // lookup finds a value by its key.
@@ -217,33 +211,32 @@ func (r *resolver) config() Config {
 		Listen: ":8080", Store: Store{Scheme: "file", Path: "./signalbox.db", address: NewSecret("file:./signalbox.db")},
 		Adopt: true, LockTTL: 15 * time.Second, Sweep: time.Minute, LogLevel: "info",
 	}
-	secret := r.orFile(r.top)
-	// PORT is the platform's word and stands over SIGNALBOX_LISTEN, but not over the flag.
-	if r.env["PORT"] != "" && r.flags["listen"] == "" {
-		set(&c.Listen, read(r, r.variable, "PORT", one(parsePort)))
-	} else {
-		set(&c.Listen, read(r, r.top, "listen", one(parseListen)))
+	top := r.file.top.get
+	secret := r.orFile(top)
+	set(&c.Listen, read(r, top, "listen", one(parseListen)))
+	if r.flags["listen"] == "" { // PORT is the platform's word, and stands over SIGNALBOX_LISTEN
+		set(&c.Listen, read(r, top, "port", one(parsePort)))
 	}
-	set(&c.Store, read(r, r.top, "store", one(parseStore)))
-	set(&c.AllowEphemeral, read(r, r.top, "allow_ephemeral", one(parseBool)))
-	set(&c.DryRun, read(r, r.top, "dry_run", one(parseBool)))
-	set(&c.Adopt, read(r, r.top, "adopt", one(parseBool)))
-	set(&c.URL, read(r, r.top, "url", one(parseURL("https://signalbox.example.org"))))
-	set(&c.LockTTL, read(r, r.top, "lock_ttl", one(parseDuration(time.Second, 5*time.Minute, "15s"))))
-	set(&c.Sweep, read(r, r.top, "sweep", one(parseDuration(time.Second, 24*time.Hour, "1m"))))
-	set(&c.LogLevel, read(r, r.top, "log", one(parseOneOf("debug", "info", "warn", "error"))))
-	set(&c.LogFormat, read(r, r.top, "log_format", one(parseOneOf("json", "console", "gcp"))))
+	set(&c.Store, read(r, top, "store", one(parseStore)))
+	set(&c.AllowEphemeral, read(r, top, "allow_ephemeral", one(parseBool)))
+	set(&c.DryRun, read(r, top, "dry_run", one(parseBool)))
+	set(&c.Adopt, read(r, top, "adopt", one(parseBool)))
+	set(&c.URL, read(r, top, "url", one(parseURL("https://signalbox.example.org"))))
+	set(&c.LockTTL, read(r, top, "lock_ttl", one(parseDuration(time.Second, 5*time.Minute, "15s"))))
+	set(&c.Sweep, read(r, top, "sweep", one(parseDuration(time.Second, 24*time.Hour, "1m"))))
+	set(&c.LogLevel, read(r, top, "log", one(parseOneOf("debug", "info", "warn", "error"))))
+	set(&c.LogFormat, read(r, top, "log_format", one(parseOneOf("json", "console", "gcp"))))
 	set(&c.AdminToken, read(r, secret, "admin_token", one(parseSecret)))
 	set(&c.SecretKey, read(r, secret, "secret_key", one(parseSecretKey)))
 	set(&c.HTTPSecret, read(r, secret, "http_trigger_secret", one(parseHTTPSecret)))
-	set(&c.HTTPPrivate, read(r, r.top, "http_trigger_private", one(parseBool)))
-	set(&c.AlertURL, read(r, r.top, "alert_url", one(parseURL("https://signalbox.example.org"))))
+	set(&c.HTTPPrivate, read(r, top, "http_trigger_private", one(parseBool)))
+	set(&c.AlertURL, read(r, top, "alert_url", one(parseURL("https://signalbox.example.org"))))
 	set(&c.AlertSecret, read(r, secret, "alert_secret", one(parseHTTPSecret)))
-	set(&c.AlertWait, read(r, r.top, "alert_wait", one(parseDuration(0, 365*24*time.Hour, "72h"))))
-	set(&c.repos, read(r, r.top, "repos", many(each(parsePattern))))
+	set(&c.AlertWait, read(r, top, "alert_wait", one(parseDuration(0, 365*24*time.Hour, "72h"))))
+	set(&c.repos, read(r, top, "repos", many(each(parsePattern))))
 
 	c.Forges = r.forges()
-	c.gate = r.gateKeys(func(key string) (given, bool) { return r.find(key, r.file.gate) })
+	c.gate = r.gateKeys(r.file.gate.get)
 	r.repositories(&c)
 	r.sound(c)
 	if r.serving {
@@ -257,13 +250,6 @@ func (r *resolver) config() Config {
 			"the key that the repositories' secrets are sealed with while a task has them, as made by: openssl rand -base64 32")
 	}
 	return c
-}
-
-// top finds what has no section of its own, and variable a variable by its whole name.
-func (r *resolver) top(key string) (given, bool) { return r.find(key, r.file.top) }
-
-func (r *resolver) variable(name string) (given, bool) {
-	return given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}}, r.env[name] != ""
 }
 
 // orFile finds secrets, which stand under their key or in the file that stands under key_file. Said both ways in one
@@ -306,7 +292,7 @@ func said(in lookup, key string) bool {
 
 // wants tells of a secret that is needed and missing.
 func (r *resolver) wants(key string, needed bool, what string) {
-	if needed && !said(r.top, key) {
+	if needed && !said(r.file.top.get, key) {
 		r.problems.add("environment", envPrefix+strings.ToUpper(key), errors.New("missing; expected "+what))
 	}
 }
@@ -326,7 +312,7 @@ func (r *resolver) gateKeys(in lookup) gateKeys {
 
 // repositories parses the gates of single repositories.
 func (r *resolver) repositories(c *Config) {
-	said := map[pattern]section{}
+	said := map[pattern]*section{}
 	for _, s := range r.file.repositories {
 		p, err := parsePattern(s.name)
 		key := joined("repositories", s.name)
@@ -364,8 +350,8 @@ func (r *resolver) repositories(c *Config) {
 // sound looks at what single values cannot show.
 func (r *resolver) sound(c Config) {
 	if g := c.gate.gate(); sameCheck(g) {
-		at, _ := r.find("check", r.file.gate)
-		if p, ok := r.find("presubmit", r.file.gate); ok && p.place >= at.place {
+		at, _ := r.file.gate.get("check")
+		if p, ok := r.file.gate.get("presubmit"); ok && p.place >= at.place {
 			at = p
 		}
 		r.problems.add(at.where, at.key, errGateIsPresubmit(g))
@@ -375,13 +361,13 @@ func (r *resolver) sound(c Config) {
 		if kind == "" || len(c.Forges) == 0 || slices.ContainsFunc(c.Forges, func(f Forge) bool { return f.Kind == kind }) {
 			continue
 		}
-		at, ok := r.find("trigger", r.file.gate)
+		at, ok := r.file.gate.get("trigger")
 		if !ok {
 			at = given{where: cmp.Or(r.file.top.where, "environment"), key: "repositories"}
 		}
 		r.problems.add(at.where, at.key, fmt.Errorf("%s starts nothing, since no forge of kind %s is configured", quote(t.String()), kind))
 	}
-	if at, ok := r.top("repos"); ok {
+	if at, ok := r.file.top.get("repos"); ok {
 		for _, p := range c.repos {
 			r.knownInstance(c, at.where, at.key, p)
 		}
@@ -430,37 +416,20 @@ func forgeNames(c Config) []string {
 
 // forges parses those of the file, and those that the environment configures or completes.
 func (r *resolver) forges() []Forge {
-	sections := slices.Clone(r.file.forges)
-	plain := plainForges()
-	for _, name := range sortedKeys(plain) {
-		f := plain[name]
-		inEnv := slices.ContainsFunc(f.keys, func(k string) bool { return r.env[f.prefix+strings.ToUpper(k)] != "" })
-		if inEnv && !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			sections = append(sections, section{place: inEnvironment, where: "environment", name: name})
-		}
-	}
-	if r.serving && len(sections) == 0 {
-		r.problems.add("environment", githubPrefix+"WEBHOOK_SECRET",
-			fmt.Errorf("no forge is configured; expected this with %[1]sTOKEN, or with %[1]sAPP_ID and %[1]sPRIVATE_KEY_FILE; or %[2]sWEBHOOK_SECRET with %[2]sTOKEN; or forges in a file", githubPrefix, gitlabPrefix))
+	if r.serving && len(r.file.forges) == 0 {
+		r.problems.add("environment", "SIGNALBOX_GITHUB_WEBHOOK_SECRET", errors.New("no forge is configured; expected this with SIGNALBOX_GITHUB_TOKEN, or with "+
+			"SIGNALBOX_GITHUB_APP_ID and SIGNALBOX_GITHUB_PRIVATE_KEY_FILE; or SIGNALBOX_GITLAB_WEBHOOK_SECRET with SIGNALBOX_GITLAB_TOKEN; or forges in a file"))
 	}
 	var out []Forge
-	for _, s := range sections {
-		in := lookup(s.get)
-		if f, ok := plain[s.name]; ok {
-			in = func(key string) (given, bool) {
-				if g, ok := r.variable(f.prefix + strings.ToUpper(key)); ok && slices.Contains(f.keys, key) {
-					return g, true
-				}
-				return s.get(key)
-			}
-		}
-		out = append(out, r.forge(s, in))
+	for _, s := range r.file.forges {
+		out = append(out, r.forge(s))
 	}
 	slices.SortFunc(out, func(a, b Forge) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
-func (r *resolver) forge(s section, in lookup) Forge {
+func (r *resolver) forge(s *section) Forge {
+	in := s.get
 	f := Forge{Name: s.name, Kind: "github", APIURL: "https://api.github.com/"}
 	if !instanceForm.MatchString(s.name) {
 		r.problems.add(s.where, joined("forges", s.name), errors.New("cannot name a forge; expected 1 to 32 of a-z, 0-9 and -"))
@@ -491,7 +460,7 @@ func (r *resolver) forge(s section, in lookup) Forge {
 	}
 	set(&f.WebhookSecrets, read(r, secret, "webhook_secret", many(each(parseSecret))))
 	if r.serving {
-		r.credentials(s, f.Kind, in)
+		r.credentials(s, f.Kind)
 	}
 	return f
 }
@@ -501,7 +470,7 @@ func (r *resolver) durable(c Config) {
 	if _, cloudRun := r.env["K_SERVICE"]; !cloudRun || c.Store.Scheme != "file" || c.AllowEphemeral {
 		return
 	}
-	at, ok := r.top("store")
+	at, ok := r.file.top.get("store")
 	if !ok {
 		at = given{where: "environment", key: envPrefix + "STORE"}
 	}
@@ -509,11 +478,12 @@ func (r *resolver) durable(c Config) {
 }
 
 // credentials says what a forge lacks. A value that was given and refused is not missing: it is told once.
-func (r *resolver) credentials(s section, kind string, in lookup) {
+func (r *resolver) credentials(s *section, kind string) {
+	in := s.get
 	problem := func(key, text string) {
 		name := joined(joined("forges", s.name), key)
 		if s.place == inEnvironment {
-			name = plainForges()[s.name].prefix + strings.ToUpper(key)
+			name = envPrefix + strings.ToUpper(s.name+"_"+key)
 		}
 		r.problems.add(s.where, name, errors.New(text))
 	}

@@ -237,7 +237,7 @@ func TestExampleFile(t *testing.T) {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range slices.Concat(topKeys(), gateKeyNames(), forgeKeys(), gitlabKeys(), []string{"kind"}) {
+	for _, k := range slices.Concat(topKeys(), gateKeyNames(), forgeKeys(kindGitHub), forgeKeys(kindGitLab), []string{"kind"}) {
 		if base := strings.TrimSuffix(k, "_file"); !strings.Contains(string(text), base) {
 			t.Errorf("the example does not mention %s", k)
 		}
@@ -307,7 +307,7 @@ func TestRefusals(t *testing.T) {
 		"empty list":       {file: file(ok + "repos: []\n"), want: []string{"c.yaml:2: repos: an entry is empty; expected a list"}},
 
 		// environment and flags
-		"unknown variable": {env: env("SIGNALBOX_LABELS=x"), want: []string{"environment: SIGNALBOX_LABELS: unknown variable; expected one of SIGNALBOX_ADMIN_TOKEN, ", "SIGNALBOX_LABEL, "}},
+		"unknown variable": {env: env("SIGNALBOX_LABELS=x"), want: []string{"environment: SIGNALBOX_LABELS: unknown variable; expected one of those in the README, with SIGNALBOX_L… SIGNALBOX_LABEL, SIGNALBOX_LISTEN, "}},
 		"service link without Kubernetes": {env: env("SIGNALBOX_SERVICE_HOST=10.0.0.1"),
 			want: []string{"environment: SIGNALBOX_SERVICE_HOST: unknown variable"}},
 		"bad flag":           {set: Settings{LockTTL: "soon"}, env: minimal(), want: []string{`command line: --lock-ttl: "soon" is no duration; expected a number with its unit, like 15s`}},
@@ -451,7 +451,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		got = append(got, p.Where+" "+p.Key)
 	}
 	want := []string{
-		"environment SIGNALBOX_HOLT", "c.yaml:1 lissen", "command line --sweep", "c.yaml:3 forges.octo.app_id",
+		"c.yaml:1 lissen", "environment SIGNALBOX_HOLT", "command line --sweep", "c.yaml:3 forges.octo.app_id",
 		"c.yaml:3 forges.octo.webhook_secret", "c.yaml:3 forges.octo.private_key", "environment SIGNALBOX_TRUST",
 		"c.yaml:5 repositories.a", "environment SIGNALBOX_STORE",
 	}
