@@ -212,7 +212,8 @@ func (e *Engine) Run(ctx context.Context) error {
 // poll looks for due subjects until ctx ends. It is the wake-up after a holder's death and for everything planned.
 func (e *Engine) poll(ctx context.Context) {
 	for {
-		due, err := e.store.Due(ctx, 4*e.opt.Turns)
+		most := 4 * e.opt.Turns
+		due, err := e.store.Due(ctx, most)
 		if err != nil && ctx.Err() == nil {
 			e.log.Warn("cannot look for due subjects", zap.Error(err))
 		}
@@ -223,6 +224,9 @@ func (e *Engine) poll(ctx context.Context) {
 			e.watchHistory(ctx)
 		}
 		wait := time.Duration(float64(e.opt.Poll) * (0.7 + 0.3*rand.Float64()))
+		if len(due) == most {
+			wait /= 20 // what is due since a long time, to be dropped perhaps, must not keep the rest waiting
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/signalbox-ci/signalbox/actor"
 	"github.com/signalbox-ci/signalbox/state"
+	"github.com/signalbox-ci/signalbox/state/embedded"
 )
 
 const (
@@ -271,6 +273,64 @@ func TestSubjectStaysAsLongAsItsRecords(t *testing.T) {
 	})
 }
 
+// However many end at once, what else falls due is not kept waiting behind them.
+func TestManyEndAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, actor.Options{Turns: 16})
+		n := 10 * 4 * 16
+		for i := range n {
+			s := state.Subject{Instance: "test", Project: "1", Kind: "log", Key: fmt.Sprint(i)}
+			if _, err := actor.Ask(t.Context(), x.Engine, s, "", func(d tally, _ time.Time) (actor.Step[tally], error) {
+				return actor.Step[tally]{Next: d, Keep: kept}, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		elapse(kept + time.Second)
+		defer x.run(x.Engine)()
+		elapse(2 * time.Second)
+		synctest.Wait()
+		if due, err := x.store.Due(t.Context(), n); err != nil || len(due) > 0 {
+			t.Errorf("%d of %d are left, %v", len(due), n, err)
+		}
+	})
+}
+
+// dropping counts what is dropped.
+type dropping struct {
+	*embedded.Store
+	n atomic.Int64
+}
+
+func (d *dropping) Commit(ctx context.Context, c state.Commit) (state.Committed, error) {
+	if c.Drop {
+		d.n.Add(1)
+	}
+	return d.Store.Commit(ctx, c)
+}
+
+// A turn for a subject that another has dropped meanwhile takes up a place again: it must leave none.
+func TestTurnForNothingLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, actor.Options{})
+		if _, v, err := x.store.Begin(t.Context(), subject, "other", time.Second); err != nil || v != state.OK {
+			t.Fatal(v, err)
+		}
+		if _, err := x.store.Commit(t.Context(), state.Commit{Subject: subject, Holder: "other", HandBack: true}); err != nil {
+			t.Fatal(err)
+		}
+		spy := &dropping{Store: x.store}
+		e := actor.New(spy, x.locker, actor.Options{})
+		actor.Register(e, "script", x.script, actor.KindOptions{})
+		defer x.run(e)()
+		elapse(time.Second)
+		synctest.Wait()
+		if n := spy.n.Load(); n != 1 || x.there() {
+			t.Errorf("dropped %d times", n)
+		}
+	})
+}
+
 // A document that no behaviour reads ends as well; mail, or what a newer program wrote, is left to one who knows it.
 func TestDocumentOfNoKindIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -302,6 +362,10 @@ func TestDocumentOfNoKindIsDropped(t *testing.T) {
 		}
 		if _, err := x.Tell(t.Context(), state.Delivery{Subject: mailed, ID: "m", Kind: "note", Format: 1}); err != nil {
 			t.Fatal(err)
+		}
+		// Somebody was to drop it, and died.
+		if _, v, err := x.store.Begin(t.Context(), plain, "crashed", time.Second); err != nil || v != state.OK {
+			t.Fatal(v, err)
 		}
 		elapse(30 * day)
 		synctest.Wait()
