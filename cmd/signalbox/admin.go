@@ -25,6 +25,7 @@ type admin struct {
 	engine *actor.Engine // nil for a command that only reads
 	forges []Forge       // whose sweeps take orders
 	wait   time.Duration // for a decision; 0 where nobody is there to decide
+	noJobs bool          // no gate of this server starts anything on runners, so that it does not speak to them
 }
 
 // adminPath begins the paths of the admin API.

@@ -111,7 +111,7 @@ func newApp(ctx context.Context, cfg Config, log *zap.Logger, opt appOptions) (_
 	if err != nil {
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges, decideWait}}
+	a := &app{cfg: cfg, log: log, store: st, engine: engine, admin: admin{st, engine, cfg.Forges, decideWait, !cfg.runsJobs()}}
 	a.statuses, err = statusapi.New(statusapi.Options{Clients: status.NewClients(engine, st, w.ours), Store: st, Secret: key, Log: log, Now: now})
 	if err != nil {
 		return nil, err

@@ -105,6 +105,9 @@ func (a admin) invite(ctx context.Context, i invitation) (invited, error) {
 	if err != nil || life < time.Minute || life > 30*24*time.Hour {
 		return invited{}, usageError{fmt.Errorf("good for %q: expected a time from 1m to 720h", i.Life)}
 	}
+	if a.noJobs {
+		return invited{}, usageError{errors.New("no trigger of this server is runner, so that none could register; expected SIGNALBOX_TRIGGER=runner")}
+	}
 	if len(i.Labels) == 0 {
 		return invited{}, usageError{errors.New("expected at least one label")}
 	}
