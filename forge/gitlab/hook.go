@@ -258,8 +258,8 @@ func (s *stamp) UnmarshalJSON(b []byte) error {
 		*s = stamp{}
 		return nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05 MST", "2006-01-02 15:04:05 -0700"} {
-		if t, err := time.Parse(layout, *text); err == nil && (layout != "2006-01-02 15:04:05 MST" || strings.HasSuffix(*text, " UTC")) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05 UTC", "2006-01-02 15:04:05 -0700"} {
+		if t, err := time.Parse(layout, *text); err == nil {
 			*s = stamp{t.UTC().Truncate(time.Second)}
 			return nil
 		}
