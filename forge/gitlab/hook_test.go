@@ -218,6 +218,22 @@ func TestRouteRefuses(t *testing.T) {
 	}
 }
 
+func TestStamp(t *testing.T) {
+	at := time.Date(2021, 9, 27, 5, 0, 1, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		`"2021-09-27T05:00:01Z"`: at, `"2021-09-27T07:00:01.999+02:00"`: at, `"2021-09-27 05:00:01 UTC"`: at, `"2021-09-27 07:00:01 +0200"`: at, `null`: {},
+	} {
+		if s := (stamp{noon}); s.UnmarshalJSON([]byte(text)) != nil || !s.Time.Equal(want) {
+			t.Errorf("%s: %v", text, s)
+		}
+	}
+	for _, text := range []string{`"2021-09-27 05:00:01 CEST"`, `"2021-09-27 05:00:01"`, `"yesterday"`, `""`, `1632718801`} {
+		if s := (stamp{}); s.UnmarshalJSON([]byte(text)) == nil {
+			t.Errorf("%s is %v", text, s)
+		}
+	}
+}
+
 // FuzzRoute: whatever comes, the parser ends, a delivery goes somewhere, is ignored or is refused, and nothing of a flaw
 // quotes the body.
 func FuzzRoute(f *testing.F) {

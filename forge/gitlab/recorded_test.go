@@ -118,6 +118,20 @@ func TestRoute_recorded(t *testing.T) {
 	})
 }
 
+// What is told of the whole server is nobody's, whatever it looks like.
+func TestRoute_recordedOfSystem(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(recorded(t), "systemhooks", "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the client library has no recorded system hooks: %v", err)
+	}
+	for _, file := range files {
+		to, err := newHook(t).Route(headers("X-Gitlab-Event", string(gl.EventTypeSystemHook)), readFile(t, file))
+		if err != nil || to.Ignored != "no handler for system" {
+			t.Errorf("%s: %+v, %v", filepath.Base(file), to, err)
+		}
+	}
+}
+
 // mail reads a recorded delivery that reaches somebody, with parts of its text exchanged.
 func mail[T any](t *testing.T, name string, exchange ...string) (v T) {
 	t.Helper()
