@@ -293,6 +293,7 @@ type report struct {
 	Task    int64
 	Result  Result // InProgress, Success, Failure or Cancelled
 	Verdict Verdict
+	Open    bool // the runner has begun a log and not sealed it
 }
 
 // reported is the answer: whether the task is in the document, and what the runner is told it is.
@@ -326,8 +327,11 @@ func (t *turn) report(r report) reported {
 		t.p.Runs[j.Run] = run
 		t.tell(j.Run)
 	}
-	if r.Result != InProgress {
-		return reported{true, t.conclude(*k, r.Result)}
+	if r.Result != InProgress && k.Said == InProgress {
+		k.Said, t.changed = r.Result, true
+	}
+	if r.Result != InProgress && !r.Open {
+		return reported{true, t.conclude(*k, k.Said)}
 	}
 	if !k.CancelAt.IsZero() {
 		return reported{true, Cancelled}
@@ -520,6 +524,8 @@ func (t *turn) elapse() {
 			t.conclude(k, Cancelled)
 		case k.State == TaskLeased:
 			t.expire(k)
+		case k.Said != InProgress:
+			t.conclude(k, k.Said)
 		case !k.LeaseUntil.After(t.now):
 			t.lose(k)
 		default:

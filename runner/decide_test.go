@@ -158,14 +158,18 @@ func (b *bench) fetch(runner, key string) (got fetched) {
 	}
 }
 
-func (b *bench) says(runner string, task int64, is Result, v Verdict) (told reported) {
-	b.do(func(x *turn) { told = x.report(report{runner, task, is, v}) })
+func (b *bench) says(runner string, task int64, is Result, v Verdict) reported {
+	return b.hears(report{Runner: runner, Task: task, Result: is, Verdict: v})
+}
+
+func (b *bench) hears(r report) (told reported) {
+	b.do(func(x *turn) { told = x.report(r) })
 	if !told.Known {
-		if raw := b.records[taskRecord(task)]; raw != nil {
+		if raw := b.records[taskRecord(r.Task)]; raw != nil {
 			var e ended
-			if json.Unmarshal(raw, &e) == nil && e.Runner == runner {
+			if json.Unmarshal(raw, &e) == nil && e.Runner == r.Runner {
 				told = reported{true, e.Result}
-				if is == InProgress {
+				if r.Result == InProgress {
 					told.Result = Cancelled
 				}
 			}
@@ -214,6 +218,39 @@ func TestStories(t *testing.T) {
 			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Success})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
 			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks)+len(b.p.Runs), 0)
+		},
+		"the end waits for the rest of the log, and the first word on it counts": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.expect("early", b.hears(report{"A", 1, Success, VerdictGood, true}), reported{true, InProgress})
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning})
+			b.expect("payload", string(b.records[payloadRecord(1)]), "payload 1")
+			b.expect("end", b.says("A", 1, Failure, VerdictBad), reported{true, Success})
+			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
+		},
+		"a log that nobody ends does not change the end": func(b *bench) {
+			b.want("r", spec("one", true), spec("two", true))
+			b.fetch("A", k1)
+			b.fetch("B", k1)
+			for range 59 { // the job may take an hour
+				b.says("A", 1, InProgress, "")
+				b.says("B", 2, InProgress, "")
+				b.pass(time.Minute)
+			}
+			b.hears(report{"A", 1, Success, VerdictGood, true})
+			b.hears(report{"B", 2, Failure, "", true})
+			b.pass(90 * time.Second)
+			b.expect("not yet", b.jobs(), "one in_progress 1; two in_progress 1")
+			b.pass(time.Minute)
+			b.expect("end", b.jobs(), "one success 1; two failure 1")
+		},
+		"what is cancelled before its log has ended is cancelled": func(b *bench) {
+			b.want("r")
+			b.fetch("A", k1)
+			b.hears(report{"A", 1, Success, VerdictGood, true})
+			b.cancel("r")
+			b.expect("early", b.hears(report{"A", 1, Success, VerdictGood, true}), reported{true, Cancelled})
+			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Cancelled})
 		},
 		"a job that no runner takes fails after a day": func(b *bench) {
 			odd := spec("odd", false)

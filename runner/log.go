@@ -147,15 +147,20 @@ func (s *Service) append(ctx context.Context, task, index int64, rows []*runnerv
 	return ack, nil
 }
 
+// book is the document of a task's log; of one that has not begun it is empty.
+func (s *Service) book(ctx context.Context, task int64) (d logBook, err error) {
+	v, err := actor.See(ctx, s.store, s.logSubject(task))
+	if err == nil && len(v.Doc) > 0 {
+		err = json.Unmarshal(v.Doc, &d)
+	}
+	return d, err
+}
+
 // WriteLog writes a task's log as it is now, beginning with the part that an earlier call answered as next (0 = all of it),
 // and says whether more may come. Each part is one Write, of at most 256 KiB.
 func (s *Service) WriteLog(ctx context.Context, w io.Writer, task int64, from int) (next int, more bool, err error) {
 	subject := s.logSubject(task)
-	v, err := actor.See(ctx, s.store, subject)
-	var d logBook
-	if err == nil && len(v.Doc) > 0 {
-		err = json.Unmarshal(v.Doc, &d)
-	}
+	d, err := s.book(ctx, task)
 	for next = min(max(from, 0), d.Chunks); err == nil && next < d.Chunks; next++ {
 		var b []byte
 		if b, err = s.store.Record(ctx, subject, rowsRecord(next)); errors.Is(err, state.ErrNotFound) {

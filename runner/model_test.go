@@ -93,7 +93,7 @@ func TestModel(t *testing.T) {
 				if k := b.p.task(id); k != nil && k.Runner == r && is == Success && k.CancelAt.IsZero() && (k.Verdict == VerdictGood || k.Verdict == "" && v == VerdictGood) {
 					good[id] = true
 				}
-				b.says(r, id, is, v)
+				b.hears(report{r, id, is, v, rapid.Bool().Draw(t, "log is open")})
 			},
 			"declare": func(*rapid.T) { r := who(); b.do(func(x *turn) { x.declare(r, "v", []string{"linux"}) }) },
 			"pass":    func(*rapid.T) { b.pass(time.Duration(rapid.IntRange(1, 100).Draw(t, "s")) * time.Second) },

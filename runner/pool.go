@@ -161,6 +161,10 @@ type Task struct {
 	CancelAt   time.Time `json:"cancel_at,omitzero"` // since when the runner is told to stop
 	TimedOut   bool      `json:"timed_out,omitempty"`
 	Verdict    Verdict   `json:"verdict,omitempty"`
+
+	// Said is how it ended, in the runner's first word, while the rest of its log is to come: Forgejo's runner may say so
+	// before the last rows, and always does again after them.
+	Said Result `json:"said,omitempty"`
 }
 
 // Verdict is what the output of a payload's last step said. The first word counts.
@@ -264,7 +268,7 @@ func (p *Pool) deadline(t Task) time.Time {
 		return t.CancelAt.Add(CancelGrace)
 	}
 	d := t.LeaseUntil
-	if j := p.job(t.Job); j != nil && t.State == TaskRunning {
+	if j := p.job(t.Job); j != nil && t.State == TaskRunning && t.Said == InProgress {
 		if end := t.AcceptedAt.Add(j.Timeout); end.Before(d) {
 			d = end
 		}

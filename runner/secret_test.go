@@ -148,15 +148,22 @@ func TestSecretFromAssignmentToEnd(t *testing.T) {
 	if ack := must[int64](t)(p.rows(task.GetId(), 4, false, "ends as the task's own token begins: "+task.GetSecrets()[taskToken][:7])); ack != 5 {
 		t.Errorf("ack %d: the row is held back", ack)
 	}
-	must[*runnerv1.UpdateTaskResponse](t)(p.update(task.GetId(), runnerv1.Result_RESULT_SUCCESS, verdictOf(task)))
-	if ack := must[int64](t)(p.rows(task.GetId(), 5, true, "late "+oneLine)); ack != 6 {
-		t.Errorf("ack %d of rows after the end", ack)
+	for i, want := range []runnerv1.Result{runnerv1.Result_RESULT_UNSPECIFIED, runnerv1.Result_RESULT_SUCCESS} {
+		// The first word on the end comes before the last rows.
+		r := must[*runnerv1.UpdateTaskResponse](t)(p.update(task.GetId(), runnerv1.Result_RESULT_SUCCESS, verdictOf(task)))
+		if is := r.GetState().GetResult(); is != want {
+			t.Errorf("the end is answered %v, want %v", is, want)
+		}
+		if ack := must[int64](t)(p.rows(task.GetId(), 5+int64(i), true, "late "+oneLine)); ack != 6+int64(i) {
+			t.Errorf("ack %d of rows after the end", ack)
+		}
 	}
 	var log strings.Builder
 	if _, _, err := s.WriteLog(t.Context(), &log, task.GetId(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if want := "1970-01-01T00:00:00.000Z "; !strings.HasPrefix(log.String(), want+"login with ***\n"+want+"and *** ***\n"+want+"***\n"+want+"***.\n"+want+"ends as") || strings.Count(log.String(), "\n") != 5 {
+	if want := "1970-01-01T00:00:00.000Z "; !strings.HasPrefix(log.String(), want+"login with ***\n"+want+"and *** ***\n"+want+"***\n"+want+"***.\n"+want+"ends as") ||
+		!strings.HasSuffix(log.String(), want+"late ***\n") || strings.Count(log.String(), "\n") != 6 {
 		t.Errorf("log\n%s", log.String())
 	}
 	if _, err := s.store.Record(t.Context(), s.pool, payloadRecord(task.GetId())); err == nil {

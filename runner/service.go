@@ -508,6 +508,13 @@ func (c calls) UpdateTask(ctx context.Context, r *connect.Request[runnerv1.Updat
 			}
 		}
 	}
+	if w.Result != InProgress {
+		book, err := c.s.book(ctx, id)
+		if err != nil {
+			return nil, c.s.failed(ctx, "UpdateTask", fmt.Errorf("read the log of task %d: %w", id, err))
+		}
+		w.Open = book.Len > 0 && !book.Sealed
+	}
 	is, _, err := c.s.reported(ctx, who, w)
 	if err != nil {
 		return nil, c.s.failed(ctx, "UpdateTask", err)

@@ -751,10 +751,10 @@ func (p *peer) work(ctx context.Context, w *witness, net cut) {
 		w.ran[task.GetContext().GetFields()["run_id"].GetStringValue()]++
 		w.mu.Unlock()
 		c, sent := client(key), int64(0) // the key sticks to the shared client: it must mean nothing here
-		for sent < 3 {
+		report := func(seal bool) {
 			retry(func() error {
 				r, err := c.UpdateLog(ctx, connect.NewRequest(&runnerv1.UpdateLogRequest{
-					TaskId: task.GetId(), Index: sent, Rows: []*runnerv1.LogRow{{Content: "row"}, {Content: "row"}}[:1+rand.IntN(2)],
+					TaskId: task.GetId(), Index: sent, Rows: []*runnerv1.LogRow{{Content: "row"}, {Content: "row"}}[:1+rand.IntN(2)], NoMore: seal,
 				}))
 				if err == nil && r.Msg.GetAckIndex() < sent {
 					p.t.Error("submitted logs are lost")
@@ -764,23 +764,26 @@ func (p *peer) work(ctx context.Context, w *witness, net cut) {
 				}
 				return err
 			})
-			if ctx.Err() != nil {
-				return
-			}
+		}
+		for sent < 3 && ctx.Err() == nil {
+			report(false)
 		}
 		is, outputs := runnerv1.Result_RESULT_SUCCESS, verdictOf(task)
 		if task.GetId()%5 == 0 {
 			is, outputs = runnerv1.Result_RESULT_FAILURE, nil
 		}
-		for _, now := range []runnerv1.Result{runnerv1.Result_RESULT_UNSPECIFIED, is} {
+		end := func(told runnerv1.Result) {
 			retry(func() error {
-				r, err := c.UpdateTask(ctx, connect.NewRequest(&runnerv1.UpdateTaskRequest{State: &runnerv1.TaskState{Id: task.GetId(), Result: now}, Outputs: outputs}))
-				if err == nil && r.Msg.GetState().GetResult() != now {
-					p.t.Errorf("task %d says %v and is told %v", task.GetId(), now, r.Msg.GetState().GetResult())
+				r, err := c.UpdateTask(ctx, connect.NewRequest(&runnerv1.UpdateTaskRequest{State: &runnerv1.TaskState{Id: task.GetId(), Result: is}, Outputs: outputs}))
+				if err == nil && r.Msg.GetState().GetResult() != told {
+					p.t.Errorf("task %d says %v and is told %v", task.GetId(), is, r.Msg.GetState().GetResult())
 				}
 				return err
 			})
 		}
+		end(runnerv1.Result_RESULT_UNSPECIFIED) // before the last rows, as may be
+		report(true)
+		end(is)
 	}
 }
 

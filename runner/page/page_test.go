@@ -135,9 +135,11 @@ func (l *lodge) rows(task, at int64, rows ...string) {
 	l.must(err)
 }
 
-// end reports success, with the word of the task's last step.
+// end ends the log, and reports success with the word of the task's last step.
 func (l *lodge) end(task *runnerv1.Task) {
 	l.Helper()
+	_, err := l.peer.UpdateLog(l.Context(), rpc.NewRequest(&runnerv1.UpdateLogRequest{TaskId: task.GetId(), NoMore: true}))
+	l.must(err)
 	var w struct {
 		Jobs map[string]struct {
 			Steps []struct{ Env map[string]string }
@@ -145,7 +147,7 @@ func (l *lodge) end(task *runnerv1.Task) {
 	}
 	l.must(yaml.Unmarshal(task.GetWorkflowPayload(), &w))
 	steps := w.Jobs["presubmit"].Steps
-	_, err := l.peer.UpdateTask(l.Context(), rpc.NewRequest(&runnerv1.UpdateTaskRequest{
+	_, err = l.peer.UpdateTask(l.Context(), rpc.NewRequest(&runnerv1.UpdateTaskRequest{
 		State:   &runnerv1.TaskState{Id: task.GetId(), Result: runnerv1.Result_RESULT_SUCCESS},
 		Outputs: map[string]string{"verdict": steps[len(steps)-1].Env["SIGNALBOX_VERDICT"]},
 	}))
