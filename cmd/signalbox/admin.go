@@ -46,10 +46,6 @@ func adminAPI(a admin) http.Handler {
 	offer(mux, "status-tokens", a.grantStatus)
 	offer(mux, "status-revocations", a.revokeStatus)
 	offer(mux, "status-transfers", a.transferStatus)
-	mux.HandleFunc("GET "+adminPath+"jobs", func(w http.ResponseWriter, r *http.Request) {
-		jobs, err := a.jobs(r.Context())
-		finish(w, jobs, err)
-	})
 	mux.HandleFunc("GET "+adminPath+"alerts", func(w http.ResponseWriter, r *http.Request) {
 		standing, err := alerts.Read(r.Context(), a.store)
 		finish(w, standing, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -241,6 +240,3 @@ func joined(path, key string) string {
 	}
 	return path + "." + key
 }
-
-// sortedKeys is for messages that must not depend on the order of a map.
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -136,12 +137,12 @@ func (r *resolver) overlay() {
 		know(envPrefix+strings.ToUpper(name)+"_", r.file.forges[i], forgeKeys(name))
 	}
 	_, pod := r.env["KUBERNETES_SERVICE_HOST"]
-	for _, name := range sortedKeys(r.env) {
+	for _, name := range slices.Sorted(maps.Keys(r.env)) {
 		if say, ok := known[name]; ok {
 			say(given{place: inEnvironment, where: "environment", key: name, values: []string{r.env[name]}})
 		} else if strings.HasPrefix(name, envPrefix) && !(pod && serviceLink.MatchString("_"+strings.TrimPrefix(name, envPrefix))) {
 			begins := name[:min(len(name), len(envPrefix)+1)]
-			near := slices.DeleteFunc(sortedKeys(known), func(k string) bool { return !strings.HasPrefix(k, begins) })
+			near := slices.DeleteFunc(slices.Sorted(maps.Keys(known)), func(k string) bool { return !strings.HasPrefix(k, begins) })
 			r.problems.add("environment", name, fmt.Errorf("unknown variable; expected one of those in the README, with %s… %s", begins, cmp.Or(strings.Join(near, ", "), "none")))
 		}
 	}
@@ -377,7 +378,7 @@ func (r *resolver) sound(c Config) {
 // jobSecrets parses secrets for jobs on runners: NAME, or NAME_file for one in a file.
 func (r *resolver) jobSecrets(in map[string]given) map[string]Secret {
 	out := map[string]Secret{}
-	for _, key := range sortedKeys(in) {
+	for _, key := range slices.Sorted(maps.Keys(in)) {
 		name := strings.TrimSuffix(key, "_file")
 		if _, both := in[name]; both && name != key {
 			continue // told with the other

@@ -26,6 +26,7 @@ type forgeClient interface {
 	status.Statuses
 	sweeps.Lister
 	sweeps.Log
+	runner.Source
 	// Self says who we are, and whether that is a bot whose labels are never anybody's will.
 	Self(ctx context.Context) (me forge.Actor, app bool, err error)
 }
@@ -43,7 +44,6 @@ type connected struct {
 	hook  forgeHook
 	// starter is the adapter of a trigger that belongs to this kind of forge.
 	starter func(Trigger) (prmanager.Trigger, error)
-	source  runner.Source // what runners check out
 }
 
 // dial makes both sides of a forge; now is the clock by which signed deliveries are old. It makes no call.
@@ -67,7 +67,7 @@ func dialGitLab(f Forge, transport http.RoundTripper, now func() time.Time) (con
 	h, err := gitlab.NewHook(gitlab.HookOptions{
 		Instance: f.Name, Secrets: revealed(f.WebhookSecrets), SigningTokens: revealed(f.SigningTokens), Now: now,
 	})
-	return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }, c}, err
+	return connected{c, "GitLab", h, func(Trigger) (prmanager.Trigger, error) { return c.Pipeline(), nil }}, err
 }
 
 func dialGitHub(f Forge, transport http.RoundTripper) (connected, error) {
@@ -88,7 +88,7 @@ func dialGitHub(f Forge, transport http.RoundTripper) (connected, error) {
 		default:
 			return c.Approval(), nil
 		}
-	}, c}, err
+	}}, err
 }
 
 // repositories are all of the App's installations, or all that the token sees.

@@ -419,15 +419,8 @@ func (r *replay) hook(x recorded, header http.Header, body []byte) (instance str
 }
 
 func (x replayed) print(w io.Writer) {
-	fmt.Fprint(w, x.Event)
-	if x.Action != "" {
-		fmt.Fprint(w, " ", x.Action)
-	}
-	fmt.Fprint(w, "  ", x.Delivery)
-	if x.Ref != "" {
-		fmt.Fprint(w, "  ", x.Ref)
-	}
-	fmt.Fprintln(w)
+	what := strings.TrimSpace(x.Event + " " + x.Action)
+	fmt.Fprintln(w, strings.TrimSpace(what+"  "+x.Delivery+"  "+x.Ref))
 	if x.Ignored != "" {
 		fmt.Fprintf(w, "    nothing is decided: %s\n", x.Ignored)
 		return

@@ -87,7 +87,8 @@ type invitation struct {
 	Once   bool     `json:"once"`
 }
 
-type invited struct {
+// made is a token, shown this once.
+type made struct {
 	Token string `json:"token"`
 }
 
@@ -100,23 +101,23 @@ func (a admin) pool() (*runner.Service, error) {
 	return runner.New(runner.Options{Engine: a.engine, Store: a.store, Pool: poolSubject(), Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
 }
 
-func (a admin) invite(ctx context.Context, i invitation) (invited, error) {
+func (a admin) invite(ctx context.Context, i invitation) (made, error) {
 	life, err := time.ParseDuration(i.Life)
 	if err != nil || life < time.Minute || life > 30*24*time.Hour {
-		return invited{}, usageError{fmt.Errorf("good for %q: expected a time from 1m to 720h", i.Life)}
+		return made{}, usageError{fmt.Errorf("good for %q: expected a time from 1m to 720h", i.Life)}
 	}
 	if a.noJobs {
-		return invited{}, usageError{errors.New("no trigger of this server is runner, so that none could register; expected SIGNALBOX_TRIGGER=runner")}
+		return made{}, usageError{errors.New("no trigger of this server is runner, so that none could register; expected SIGNALBOX_TRIGGER=runner")}
 	}
 	if len(i.Labels) == 0 {
-		return invited{}, usageError{errors.New("expected at least one label")}
+		return made{}, usageError{errors.New("expected at least one label")}
 	}
 	s, err := a.pool()
 	if err != nil {
-		return invited{}, err
+		return made{}, err
 	}
 	token, err := s.Invite(ctx, i.Labels, life, i.Once)
-	return invited{token}, err
+	return made{token}, err
 }
 
 func (a admin) remove(ctx context.Context, r removal) (done, error) {

@@ -120,10 +120,6 @@ type statusGrant struct {
 	By       string   `json:"by"`
 }
 
-type statusGranted struct {
-	Token string `json:"token"`
-}
-
 type statusRevocation struct {
 	ID string `json:"id"`
 }
@@ -137,31 +133,31 @@ type statusTransfer struct {
 	To      string `json:"to"` // id of a token
 }
 
-func (a admin) grantStatus(ctx context.Context, g statusGrant) (statusGranted, error) {
+func (a admin) grantStatus(ctx context.Context, g statusGrant) (made, error) {
 	life, err := time.ParseDuration(g.Life)
 	if err != nil || life != 0 && life < time.Minute {
-		return statusGranted{}, usageError{fmt.Errorf("good for %q: expected a time from 1m", g.Life)}
+		return made{}, usageError{fmt.Errorf("good for %q: expected a time from 1m", g.Life)}
 	}
 	out := statusapi.Grant{Contexts: g.Contexts, By: g.By}
 	for _, c := range g.Contexts {
 		if c == "" || strings.Contains(strings.TrimSuffix(c, "*"), "*") {
-			return statusGranted{}, usageError{fmt.Errorf("context %q: expected a name, or the beginning of names and then *", c)}
+			return made{}, usageError{fmt.Errorf("context %q: expected a name, or the beginning of names and then *", c)}
 		}
 	}
 	for _, p := range g.Projects {
 		repo, err := a.named(ctx, p)
 		if err != nil {
-			return statusGranted{}, err
+			return made{}, err
 		}
 		if out.Repos = append(out.Repos, repo); repo.Instance != out.Repos[0].Instance {
-			return statusGranted{}, usageError{errors.New("the projects of one token are at one forge")}
+			return made{}, usageError{errors.New("the projects of one token are at one forge")}
 		}
 	}
 	if len(out.Repos) == 0 {
-		return statusGranted{}, usageError{errors.New("expected at least one project")}
+		return made{}, usageError{errors.New("expected at least one project")}
 	}
 	token, err := statusapi.Issue(ctx, a.engine, out, life)
-	return statusGranted{token}, err
+	return made{token}, err
 }
 
 func (a admin) revokeStatus(ctx context.Context, r statusRevocation) (done, error) {

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
 )
 
-// version is set by the linker for releases; otherwise the module's own version or commit stands for it.
+// version is set by the linker for releases; otherwise the module's own stands for it, or its commit.
 var version string
 
 type versionCmd struct{ output }
@@ -22,21 +23,9 @@ func (c versionCmd) Run(p process) error {
 }
 
 func versionText() string {
-	if version != "" {
-		return version
+	text := version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		text = cmp.Or(text, info.Main.Version)
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (text == "" || text == "(devel)") {
-			text = s.Value[:min(12, len(s.Value))]
-		}
-	}
-	if text == "" {
-		return "development"
-	}
-	return text
+	return cmp.Or(text, "development")
 }

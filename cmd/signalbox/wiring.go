@@ -96,7 +96,7 @@ func (w wiring) starter(c connected, t Trigger) (prmanager.Trigger, error) {
 		if w.runners == nil {
 			return nil, errors.New("no runners are served")
 		}
-		return runner.NewTrigger(w.runners, c.source), nil
+		return runner.NewTrigger(w.runners, c), nil
 	}
 	return nil, fmt.Errorf("%s is no trigger", t.Kind)
 }
@@ -140,7 +140,7 @@ func (w wiring) serveJobs(st store, log *zap.Logger, m prometheus.Registerer) (*
 	actor.Register(w.engine, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
 	source := func(instance string) (runner.Source, error) {
 		c, err := w.client(instance)
-		return c.source, err
+		return c.forgeClient, err
 	}
 	return runner.New(runner.Options{
 		Engine: w.engine, Store: st, Pool: poolSubject(), Key: w.key, URL: w.cfg.URL, Secrets: w.cfg.JobSecrets, Source: source, Log: log, Metrics: m,
