@@ -644,6 +644,20 @@ func TestLostReports(t *testing.T) {
 	}
 }
 
+// A line that is longer than a log costs that line, and nothing that comes behind it. While it is sent the job ends, and
+// Forgejo's runner says so before it sends the last rows.
+func TestEndlessLine(t *testing.T) {
+	h := newHouse(t, job("", `head -c 40000000 /dev/zero | tr '\0' x; echo; echo the end`))
+	newHand(t, h, "linux")
+	h.start()
+	h.verdict(forge.CheckSuccess)
+	for _, row := range []string{"bytes is not kept]", "Z the end"} {
+		if strings.Count(h.log(), row+"\n") != 1 {
+			t.Errorf("the log does not say %q once:\n%s", row, h.log())
+		}
+	}
+}
+
 func TestServerRestartsInMidJob(t *testing.T) {
 	h := newHouse(t, job("", waits))
 	newHand(t, h, "linux")
