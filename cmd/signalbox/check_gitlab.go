@@ -116,6 +116,9 @@ func (x *gitlabExamination) pipelines(where string, set gitlab.Settings) {
 		x.setting(where, "merge_pipelines_enabled", set.MergedResults, false, isFailure,
 			"merged results pipelines run a commit that nobody approved: each is cancelled", "Settings → Merge requests: take off Enable merged results pipelines")
 	}
+	if set.Cancel != "" && set.Cancel != "developer" && (set.Cancel != "maintainer" || set.Level <= developerLevel) { // not every GitLab has it
+		x.found.add(isFailure, where, "we may not cancel pipelines: what is approved no more would run on", "Settings → CI/CD → General pipelines: let Developers cancel pipelines and jobs")
+	}
 	const mend = "keep it elsewhere: Settings → CI/CD → General pipelines → CI/CD configuration file: .gitlab-ci.yml@group/ci"
 	switch path := set.ConfigPath; {
 	case path == nil:

@@ -79,8 +79,9 @@ func TestCheckGitLabFindsNothingWrong(t *testing.T) {
 			t.Errorf("without --fix it called %s", c)
 		}
 	}
-	// A Maintainer's token sees the webhook too.
+	// A Maintainer's token sees the webhook too, and cancels what is left to Maintainers.
 	w.repo.SetMember(w.bot, gitlabsandbox.Maintainer)
+	w.repo.Set("ci_restrict_pipeline_cancellation_role", "maintainer")
 	code, found = w.examined()
 	if fine := found.of(isFine); code != exitOK || !slices.Contains(fine, "the webhook to ci.example is on and sends what it must") {
 		t.Errorf("%d %q", code, fine)
@@ -102,6 +103,7 @@ func TestCheckGitLabFindings(t *testing.T) {
 	}
 	setting := func(name string, value any) func(*works) { return func(w *works) { w.repo.Set(name, value) } }
 	const forks, succeed, skipped, config = "ci_allow_fork_pipelines_to_run_in_parent_project", "only_allow_merge_if_pipeline_succeeds", "allow_merge_on_skipped_pipeline", "ci_config_path"
+	const cancel = "ci_restrict_pipeline_cancellation_role"
 	for name, c := range map[string]struct {
 		do             func(*works)
 		severity, want string
@@ -121,6 +123,8 @@ func TestCheckGitLabFindings(t *testing.T) {
 		"forks":                {setting(forks, false), isFailure, "pipelines of forks may not run"},
 		"forks, not told":      {setting(forks, nil), isWarning, "does not tell us of the setting " + forks},
 		"merged results":       {setting("merge_pipelines_enabled", true), isFailure, "merged results pipelines"},
+		"cancelled by none":    {setting(cancel, "no_one"), isFailure, "we may not cancel pipelines"},
+		"by Maintainers":       {setting(cancel, "maintainer"), isFailure, "we may not cancel pipelines"},
 		"configuration here":   {setting(config, ""), isWarning, "a fork's branch can rewrite it"},
 		"configuration's path": {setting(config, "ci/main.yml"), isWarning, "a fork's branch can rewrite it"},
 		"configuration":        {setting(config, nil), isWarning, "does not tell us where the CI configuration"},

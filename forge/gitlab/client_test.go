@@ -438,6 +438,22 @@ func TestPipelineT33(t *testing.T) {
 	}
 }
 
+// What we may not cancel is not done: it is tried again, and a person hears of it.
+func TestPipelineNotOursToCancel(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.mallory, w.fork)
+	r, err := w.c.Pipeline().Start(t.Context(), w.run(m, w.fork))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"maintainer", "no_one"} {
+		w.repo.Set("ci_restrict_pipeline_cancellation_role", role)
+		if err := w.c.Pipeline().Cancel(t.Context(), w.run(m, w.fork), r); classOf(t, err) != forge.Auth {
+			t.Errorf("%s: %v", role, err)
+		}
+	}
+}
+
 // Where pipelines of forks may not run in the project, GitLab starts them in the fork, if we may.
 func TestPipelineInTheFork(t *testing.T) {
 	w := newWorld(t)

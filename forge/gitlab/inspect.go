@@ -40,10 +40,11 @@ type Settings struct {
 	Branch          string // the default one
 	Level           int    // our role, as an access level; 0 = none
 	ConfigPath      *string
-	ForkPipelines   *bool // pipelines of forks may run in the project
-	MergedResults   *bool // pipelines run on commits that GitLab makes up
-	MustSucceed     *bool // "Pipelines must succeed"
-	SkippedSucceeds *bool // to which a skipped one counts too
+	ForkPipelines   *bool  // pipelines of forks may run in the project
+	MergedResults   *bool  // pipelines run on commits that GitLab makes up
+	MustSucceed     *bool  // "Pipelines must succeed"
+	SkippedSucceeds *bool  // to which a skipped one counts too
+	Cancel          string // the role that may cancel pipelines: developer, maintainer, no_one; empty = not told
 }
 
 // Named finds a project by its name, and how it is set.
@@ -66,6 +67,7 @@ func (c *Client) Named(ctx context.Context, repo forge.Repo) (forge.Repo, Settin
 		MergedResults   *bool   `json:"merge_pipelines_enabled"`
 		MustSucceed     *bool   `json:"only_allow_merge_if_pipeline_succeeds"`
 		SkippedSucceeds *bool   `json:"allow_merge_on_skipped_pipeline"`
+		Cancel          string  `json:"ci_restrict_pipeline_cancellation_role"`
 	}
 	if err := c.read(ctx, op, repo, "", &v); err != nil {
 		return forge.Repo{}, Settings{}, err
@@ -76,7 +78,7 @@ func (c *Client) Named(ctx context.Context, repo forge.Repo) (forge.Repo, Settin
 	repo.Instance, repo.ID, repo.Name, repo.Private = c.instance, v.ID, v.Path, v.Visibility != string(gl.PublicVisibility)
 	s := Settings{
 		Branch: v.Branch, ConfigPath: v.ConfigPath, ForkPipelines: v.ForkPipelines, MergedResults: v.MergedResults,
-		MustSucceed: v.MustSucceed, SkippedSucceeds: v.SkippedSucceeds,
+		MustSucceed: v.MustSucceed, SkippedSucceeds: v.SkippedSucceeds, Cancel: v.Cancel,
 	}
 	for _, a := range []*access{v.Permissions.Project, v.Permissions.Group} {
 		if a != nil {

@@ -402,11 +402,14 @@ func (f *Forge) getPipeline(c call) (int, any) {
 	return 404, refusal("404 Pipeline Not Found")
 }
 
-// cancelPipeline answers alike whatever the state was.
+// cancelPipeline answers whoever may cancel alike, whatever the state was.
 func (f *Forge) cancelPipeline(c call) (int, any) {
-	p := c.pipeline()
-	if p == nil {
+	p, least := c.pipeline(), map[any]int{"developer": Developer, "maintainer": Maintainer}[c.p.settings["ci_restrict_pipeline_cancellation_role"]]
+	switch {
+	case p == nil:
 		return 404, refusal("404 Pipeline Not Found")
+	case least == 0, c.p.members[c.me.ID] < least:
+		return 403, refusal("403 Forbidden")
 	}
 	if p.status == "pending" || p.status == "running" {
 		p.become("canceled")

@@ -103,6 +103,7 @@ func (f *Forge) AddProject(path string, members map[*User]int) *Project {
 	p.settings = map[string]any{
 		"visibility": "public", "default_branch": "main", "ci_config_path": ".gitlab-ci.yml@octo/ci", "merge_pipelines_enabled": false,
 		"ci_allow_fork_pipelines_to_run_in_parent_project": true, "only_allow_merge_if_pipeline_succeeds": true, "allow_merge_on_skipped_pipeline": false,
+		"ci_restrict_pipeline_cancellation_role": "developer",
 	}
 	for u, level := range members {
 		p.members[u.ID] = level
