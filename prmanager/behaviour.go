@@ -3,6 +3,7 @@ package prmanager
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -225,7 +226,9 @@ func start(ctx context.Context, r Reader, trigger Trigger, o RunOrder, e actor.E
 	}
 	receipt, err := trigger.Start(ctx, o.Run)
 	if err != nil {
-		return status.Outcome(err) // it says what was attempted, and the check has little room for its end, the reason
+		out := status.Outcome(err) // it says what was attempted, and the check has little room for its end, the reason
+		_, out.Quiet = errors.AsType[*Mistake](err)
+		return out
 	}
 	return actor.Outcome{Code: actor.Done, Data: encoded(receipt)}
 }

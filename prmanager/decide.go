@@ -724,7 +724,7 @@ func (t *turn) trigger() {
 		}
 		s := Started{Base: g.Base, N: d.Run, Native: p.Native, Source: p.Source, Stage: Checking, Begun: t.now, Order: RunOrder{
 			Trigger: p.Trigger, Base: g.Base, Run: forge.Run{
-				Key: key, Ref: d.Ref, SHA: g.SHA, BaseSHA: g.BaseSHA, HeadRepoID: d.HeadRepo, Presubmit: p.Name,
+				Key: key, Ref: d.Ref, SHA: g.SHA, BaseSHA: g.BaseSHA, Base: g.Base, HeadRepoID: d.HeadRepo, Presubmit: p.Name,
 			},
 		}}
 		if p.Native {

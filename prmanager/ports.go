@@ -26,12 +26,19 @@ type Labeller interface {
 // Trigger starts presubmits; one per SIGNALBOX_TRIGGER entry. Every error is a *forge.Fault.
 type Trigger interface {
 	// Start starts the run. The caller has confirmed before, and has looked for it where the trigger is a Finder. Where
-	// it is none the run may be started again under its key, which starts nothing more.
+	// it is none the run may be started again under its key, which starts nothing more. See Mistake.
 	Start(ctx context.Context, run forge.Run) (forge.Receipt, error)
 	// Cancel stops the run; a run that is gone or finished is a success. Where the trigger is no Finder the receipt may
 	// be empty, and the run one that was never started.
 	Cancel(ctx context.Context, run forge.Run, receipt forge.Receipt) error
 }
+
+// Mistake is within the error of a Start that the repository's own files forbid. Who can mend them reads it in the check;
+// nothing is left for an operator to do, so it is the end of a run and no dead letter.
+type Mistake struct{ Err error }
+
+func (m *Mistake) Error() string { return m.Err.Error() }
+func (m *Mistake) Unwrap() error { return m.Err }
 
 // Finder is a Trigger whose CI side can be asked for a run started earlier under a key. At any other the CI knows runs
 // by their keys.

@@ -14,8 +14,8 @@ import (
 
 // Source reads what a run is made of at its forge. Every error is a *forge.Fault.
 type Source interface {
-	// File reads one file of a repository at a commit; a Fault of class NotFound if it is not there.
-	File(ctx context.Context, repo forge.Repo, sha, path string) ([]byte, error)
+	// File reads one file of a repository at a commit, or at the tip of a branch; a Fault of class NotFound if it is not there.
+	File(ctx context.Context, repo forge.Repo, at, path string) ([]byte, error)
 	// Clone is the address at which git finds the repository; it contains no credential.
 	Clone(repo forge.Repo) string
 	// CheckoutToken is a fresh password for git, good for reading this repository and for nothing else.
@@ -62,16 +62,21 @@ func (t *Trigger) Start(ctx context.Context, run forge.Run) (forge.Receipt, erro
 			return forge.Receipt{}, err
 		}
 	}
-	text, err := t.source.File(ctx, run.Ref.Repo, run.BaseSHA, File)
+	// BaseSHA is as old as the newest push, and what is wrong with the definition may have been mended since.
+	tip := run.Base
+	if tip == "" || forge.FullSHA(tip) { // a branch may have such a name, and then it is not what would be read
+		tip = run.BaseSHA
+	}
+	text, err := t.source.File(ctx, run.Ref.Repo, tip, File)
 	if f := forge.Classify(err); err != nil && f.Class == forge.NotFound {
-		return forge.Receipt{}, fault(op, forge.Permanent, fmt.Errorf("%s is not there at %.12s, the tip of the base branch", File, run.BaseSHA))
+		return forge.Receipt{}, fault(op, forge.Permanent, &prmanager.Mistake{Err: fmt.Errorf("%s is not there at %.60q, the tip of the base branch", File, tip)})
 	} else if err != nil {
 		return forge.Receipt{}, err
 	}
 	secrets := t.service.secretsOf(run.Ref.Repo)
 	jobs, err := ParsePresubmit(text, func(name string) bool { _, ok := secrets[name]; return ok })
 	if err != nil {
-		return forge.Receipt{}, fault(op, forge.Permanent, err)
+		return forge.Receipt{}, fault(op, forge.Permanent, &prmanager.Mistake{Err: err})
 	}
 	o := Order{Run: run, Jobs: jobs, URL: t.service.runURL(run), Clone: t.source.Clone(run.Ref.Repo)}
 	if err := t.service.want(ctx, o); err != nil {

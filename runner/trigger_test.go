@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/signalbox-ci/signalbox/forge"
+	"github.com/signalbox-ci/signalbox/prmanager"
 )
 
 // tree is a forge with one file.
@@ -73,19 +74,30 @@ func TestTrigger(t *testing.T) {
 
 	private := run("p")
 	private.Ref.Repo.Private = true
+	at := func(base string) forge.Run {
+		r := run("at-" + base)
+		r.Base = base
+		return r
+	}
 	for name, c := range map[string]struct {
 		source tree
 		run    forge.Run
 		says   string
+		theirs bool // who can mend it reads it in the check
 	}{
-		"private":   {nil, private, "need the GitHub App"},
-		"no file":   {nil, run("n"), ".signalbox/presubmit.yaml is not there at bbbbbbbbbbbb"},
-		"bad file":  {tree{file: "jobs:\n- name: x\n  uses: y\n"}, run("b"), `.signalbox/presubmit.yaml:3: unknown key "uses"`},
-		"forge out": {tree{}, run("o"), "not there"},
+		"private":   {nil, private, "need the GitHub App", false},
+		"no file":   {nil, run("n"), ".signalbox/presubmit.yaml is not there at \"bbbbbbbbbbbb", true},
+		"bad file":  {tree{file: "jobs:\n- name: x\n  uses: y\n"}, run("b"), `.signalbox/presubmit.yaml:3: unknown key "uses"`, true},
+		"forge out": {tree{}, run("o"), "not there", true},
+		"mended":    {tree{file: "jobs: []", "main:" + File: "jobs:\n- name: x\n  uses: y\n"}, at("main"), `.signalbox/presubmit.yaml:3: unknown key "uses"`, true},
+		"odd name":  {tree{file: "jobs:\n- name: x\n  uses: y\n"}, at(strings.Repeat("c", 40)), `.signalbox/presubmit.yaml:3: unknown key "uses"`, true},
 	} {
 		_, err := NewTrigger(s.Service, c.source).Start(t.Context(), c.run)
 		if f := forge.Classify(err); err == nil || f.Class != forge.Permanent || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if _, theirs := errors.AsType[*prmanager.Mistake](err); theirs != c.theirs {
+			t.Errorf("%s: for the repository's people to mend: %v", name, theirs)
 		}
 	}
 }

@@ -67,6 +67,15 @@ func definedYard(t *testing.T, app bool, definition string) *yard {
 	y := newYard(t, app, "SIGNALBOX_URL="+reachedAt)
 	y.env = append(y.env, "SIGNALBOX_TRIGGER=runner")
 	y.wire = &http.Transport{DisableKeepAlives: true} // the description has no files of repositories
+	y.define(definition)
+	y.up()
+	return y
+}
+
+// define puts a definition of jobs at the tip of main.
+func (y *yard) define(definition string) {
+	t := y.t
+	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, ".signalbox", "presubmit.yaml")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -83,8 +92,6 @@ func definedYard(t *testing.T, app bool, definition string) *yard {
 	if err := y.repo.ServeGit(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	y.up()
-	return y
 }
 
 // rest sends and does what is due, as long as one thing follows from another.
@@ -96,7 +103,8 @@ func (y *yard) rest() {
 	}
 }
 
-// What is wrong with the definition is told where its author looks: file, line and reason stand in the check.
+// What is wrong with the definition is told where its author looks: file, line and reason stand in the check. It is no work
+// for an operator, and once it is mended a word starts the run anew.
 func TestRunnerDefinitionIsRefused(t *testing.T) {
 	for name, app := range map[string]bool{"App": true, "token": false} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +122,22 @@ func TestRunnerDefinitionIsRefused(t *testing.T) {
 			}
 			if got := y.repo.Gate(pr.Head(), "CI gate"); got == "success" {
 				t.Errorf("gate %q", got)
+			}
+			if st := y.story(pr); !strings.Contains(st, ".signalbox/presubmit.yaml:5: timeout: expected") {
+				t.Errorf("the story does not tell why:\n%s", st)
+			}
+			if left, err := y.running.app.admin.jobs(t.Context()); err != nil || len(left.Jobs)+len(left.Alerts) > 0 {
+				t.Errorf("left for an operator: %+v, %v", left, err)
+			}
+			y.define("jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}]}\n")
+			y.later(time.Minute)
+			pr.Comment(y.maya, "/retest")
+			y.rest()
+			if got := y.repo.Gate(pr.Head(), "CI gate"); got != "success" {
+				t.Errorf("gate %q after the definition was mended:\n%s", got, y.story(pr))
+			}
+			if p, err := y.running.app.admin.jobs(t.Context()); err != nil || len(p.Jobs) > 0 {
+				t.Errorf("left for an operator: %+v, %v", p, err)
 			}
 		})
 	}

@@ -16,15 +16,15 @@ import (
 // maxSource is the largest file that File answers, in bytes: GitHub's contents API gives no more inline.
 const maxSource = 1 << 20
 
-// File reads one file of a repository at a commit: 1 call. A Fault of class NotFound says that it is not there, or is
+// File reads one file of a repository at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that it is not there, or is
 // no file.
-func (c *Client) File(ctx context.Context, repo forge.Repo, sha, path string) ([]byte, error) {
+func (c *Client) File(ctx context.Context, repo forge.Repo, at, path string) ([]byte, error) {
 	const op = "read file"
 	client, owner, name, err := c.on(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
-	file, _, _, err := client.Repositories.GetContents(ctx, owner, name, path, &gh.RepositoryContentGetOptions{Ref: sha})
+	file, _, _, err := client.Repositories.GetContents(ctx, owner, name, path, &gh.RepositoryContentGetOptions{Ref: at})
 	if err != nil {
 		return nil, c.fault(op, err)
 	}

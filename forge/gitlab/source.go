@@ -14,17 +14,17 @@ import (
 // maxSource is the largest file that File answers, in bytes.
 const maxSource = 1 << 20
 
-// File reads one file of a project at a commit: 1 call. A Fault of class NotFound says that it is not there.
-func (c *Client) File(ctx context.Context, repo forge.Repo, sha, path string) ([]byte, error) {
+// File reads one file of a project at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that it is not there.
+func (c *Client) File(ctx context.Context, repo forge.Repo, at, path string) ([]byte, error) {
 	const op = "read file"
 	pid, err := project(op, repo)
 	if err != nil {
 		return nil, err
 	}
-	if sha == "" { // GitLab would answer the default branch's
+	if at == "" { // GitLab would answer the default branch's
 		return nil, &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("GitLab still prepares the merge request")}
 	}
-	text, _, err := c.api.RepositoryFiles.GetRawFile(pid, path, &gl.GetRawFileOptions{Ref: &sha}, with(ctx))
+	text, _, err := c.api.RepositoryFiles.GetRawFile(pid, path, &gl.GetRawFileOptions{Ref: &at}, with(ctx))
 	if err != nil {
 		return nil, classify(op, err)
 	}
