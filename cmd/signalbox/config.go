@@ -135,6 +135,20 @@ func (c Config) Allowed(repo forge.Repo) bool {
 	return len(c.repos) == 0 || slices.ContainsFunc(c.repos, func(p pattern) bool { return p.match(repo.Instance, repo.Name) })
 }
 
+// named are the repositories of the allow-list that one entry names in full, and whether there are other entries.
+func (c Config) named(instance string) (names []string, wild bool) {
+	for _, p := range c.repos {
+		switch {
+		case p.instance != "" && p.instance != instance:
+		case p.prefix:
+			wild = true
+		default:
+			names = append(names, p.name)
+		}
+	}
+	return names, wild
+}
+
 // gateKeys is what one place says of a gate; nil = nothing said there.
 type gateKeys struct {
 	label, check, presubmit *string

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -30,9 +29,7 @@ type apiError struct {
 
 func fail(w http.ResponseWriter, status int, code, message string) {
 	var e apiError
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	e.Error.Code, e.Error.Message, e.Error.RequestID = code, message, hex.EncodeToString(b[:])
+	e.Error.Code, e.Error.Message, e.Error.RequestID = code, message, rand.Text()
 	answer(w, status, e)
 }
 

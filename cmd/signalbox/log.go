@@ -24,23 +24,17 @@ func newLog(w io.Writer, level, format string) (*zap.Logger, error) {
 		}
 	}
 	c := zap.NewProductionEncoderConfig()
-	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	c.EncodeDuration = zapcore.StringDurationEncoder
-	var enc zapcore.Encoder
+	c.TimeKey, c.EncodeTime, c.EncodeDuration = "time", zapcore.RFC3339NanoTimeEncoder, zapcore.StringDurationEncoder
+	encoder := zapcore.NewJSONEncoder
 	switch format {
 	case "console":
 		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		c.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		enc = zapcore.NewConsoleEncoder(c)
+		encoder = zapcore.NewConsoleEncoder
 	case "gcp":
-		c.TimeKey, c.LevelKey, c.MessageKey = "time", "severity", "message"
-		c.EncodeLevel = severity
-		enc = zapcore.NewJSONEncoder(c)
-	default:
-		c.TimeKey = "time"
-		enc = zapcore.NewJSONEncoder(c)
+		c.LevelKey, c.MessageKey, c.EncodeLevel = "severity", "message", severity
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(w)), at)), nil
+	return zap.New(zapcore.NewCore(encoder(c), zapcore.Lock(zapcore.AddSync(w)), at)), nil
 }
 
 // severity writes the levels as Cloud Logging names them.

@@ -72,8 +72,7 @@ func run(ctx context.Context, args []string, p process) int {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintln(p.err, "signalbox:", err)
-		fmt.Fprintln(p.err, "Run signalbox --help for the commands.")
+		fmt.Fprintf(p.err, "signalbox: %v\nRun signalbox --help for the commands.\n", err)
 		return exitUsage
 	}
 	err = k.Run()
@@ -83,8 +82,7 @@ func run(ctx context.Context, args []string, p process) int {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &problems):
-		fmt.Fprintln(p.err, "signalbox: the configuration is refused:")
-		fmt.Fprintln(p.err, problems.Error())
+		fmt.Fprintf(p.err, "signalbox: the configuration is refused:\n%v\n", problems)
 		return exitUsage
 	case errors.As(err, &usage):
 		fmt.Fprintln(p.err, "signalbox:", usage.Error())

@@ -65,17 +65,16 @@ func openStore(ctx context.Context, c Store, ttl time.Duration, now func() time.
 
 // openReader opens the configured store for looking only; a server may be running on it.
 func openReader(ctx context.Context, c Store) (reader, error) {
+	var s reader
+	var err error
 	if c.Scheme == "file" {
-		s, err := embedded.OpenReadOnly(ctx, c.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open the store %s: there is none: set SIGNALBOX_STORE to the one that the server has", c)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open the store %s: %w", c, err)
-		}
-		return s, nil
+		s, err = embedded.OpenReadOnly(ctx, c.Path)
+	} else {
+		s, err = redis.Open(ctx, c.Reveal())
 	}
-	s, err := redis.Open(ctx, c.Reveal())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("there is none: set SIGNALBOX_STORE to the one that the server has")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the store %s: %w", c, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/signalbox-ci/signalbox/forge"
 	"github.com/signalbox-ci/signalbox/forge/httptrigger"
 	"github.com/signalbox-ci/signalbox/prmanager"
+	sweeps "github.com/signalbox-ci/signalbox/repair" // repair is an operator's word here
 	"github.com/signalbox-ci/signalbox/runner"
 	"github.com/signalbox-ci/signalbox/state"
 	"github.com/signalbox-ci/signalbox/status"
@@ -145,6 +146,31 @@ func (w wiring) serveJobs(st store, log *zap.Logger, m prometheus.Registerer) (*
 	return runner.New(runner.Options{
 		Engine: w.engine, Store: st, Pool: poolSubject(), Key: w.key, URL: w.cfg.URL, Secrets: w.cfg.JobSecrets, Source: source, Log: log, Metrics: m,
 	})
+}
+
+// sweep is what the repair needs of the rest.
+func (w wiring) sweep(st store) sweeps.Config {
+	return sweeps.Config{
+		Forge: func(instance string) (sweeps.Forge, error) {
+			c, err := w.client(instance)
+			if err != nil {
+				return sweeps.Forge{}, err
+			}
+			f := sweeps.Forge{Lister: c, Log: c, Handles: c.hook.Handles}
+			f.Named, f.Wild = w.cfg.named(instance)
+			return f, nil
+		},
+		Allowed: w.cfg.Allowed, Store: st, Tell: w.engine.Tell,
+		Every: w.cfg.Sweep, Pace: sweeps.Unhurried(), Adopt: w.cfg.Adopt, DryRun: w.cfg.DryRun,
+	}
+}
+
+// sweeper is the subject that sweeps a forge by itself, once it was woken.
+func sweeper(f Forge) state.Subject {
+	if f.Token.Set() {
+		return sweeps.Subject(f.Name, sweeps.Token)
+	}
+	return sweeps.Subject(f.Name, sweeps.Root)
 }
 
 // poolSubject is the one pool of runners. It serves every forge, so it belongs to none.
