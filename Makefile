@@ -21,7 +21,7 @@ test: ## vet, and all tests on a real Redis; CI runs this and e2e
 	$(GO) vet -tags e2e,npm ./...
 	$(GO) test -shuffle=on -timeout 10m ./...
 
-e2e: ## jobs on a stock Gitea runner, built here, the first time from the Go proxy; SIGNALBOX_E2E_RUNNER=PATH takes another (Forgejo)
+e2e: ## jobs on a stock Gitea runner, built here, the first time from the Go proxy; SIGNALBOX_E2E_RUNNER=PATH takes an installed one, such as forgejo-runner
 	$(GO) test -tags e2e -count=1 -timeout 10m ./e2e
 
 npm: ## statuses from a GitLab client of npm's (needs Node and npm; CI does not run it)

@@ -1,8 +1,8 @@
 //go:build e2e
 
 // Package e2e runs others' programs against the service: a stock Gitea runner, built from its own module, so that nothing
-// of it comes into ours, or an installed Forgejo runner, and a GitLab client of npm's. `make e2e` runs them; needed are git, bash, Node with npm and its
-// registry and, the first time, the Go proxy.
+// of it comes into ours, or a runner that is installed, Forgejo's too (`make e2e`); and a GitLab client of npm's (`make
+// npm`). Needed are git, bash, the first time the Go proxy, and for the client Node with npm and its registry.
 package e2e
 
 import (
