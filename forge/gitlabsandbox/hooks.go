@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -174,23 +175,19 @@ func (m *Merge) attributes() map[string]any {
 		"id": 9000 + m.IID, "iid": m.IID, "author_id": m.author.ID, "state": m.state, "draft": m.draft, "work_in_progress": m.draft,
 		"source_project_id": m.source.ID, "target_project_id": m.project.ID, "source_branch": m.branch, "target_branch": m.target,
 		"title": "title", "description": "words of an outsider", "created_at": told(m.created), "updated_at": told(m.updated),
-		"last_commit": m.lastCommit(),
+		"last_commit": map[string]any{"id": m.head, "message": "words of an outsider"},
 	}
 }
 
-func (m *Merge) lastCommit() map[string]any {
-	return map[string]any{"id": m.head, "message": "words of an outsider"}
-}
-
 // tell queues a delivery. That of a push a worker writes later (app/services/merge_requests/refresh/web_hooks_service.rb):
-// it has the head of that moment beside who made this push.
+// it shows the merge request as of that moment beside who made this push.
 func (m *Merge) tell(by *User, action, oldrev string, changes map[string]any) {
 	of := m.attributes()
 	of["action"] = action
 	var late func()
 	if oldrev != "" {
 		of["oldrev"] = oldrev
-		late = func() { of["last_commit"] = m.lastCommit() }
+		late = func() { maps.Copy(of, m.attributes()) }
 	}
 	if changes == nil {
 		changes = map[string]any{}
