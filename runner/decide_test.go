@@ -688,7 +688,10 @@ func TestRegistration(t *testing.T) {
 	b.expect("allowed", b.p.Runners["0"].Allowed, []string{"linux"})
 	b.expect("twice", try("once", "linux"), false)
 	b.expect("hour", try("hour", "arm"), true)
-	b.expect("hour again", try("hour", "arm"), true)
+	b.expect("hour again", try("hour"), true)
+	b.expect("all that is granted", b.p.Runners["2"].Allowed, []string{"linux", "arm"})
+	b.do(func(x *turn) { x.declare("2", "v", []string{"arm:host", "windows"}) })
+	b.expect("declared", b.p.Runners["2"].Labels, []string{"arm"})
 	b.now = b.now.Add(time.Hour)
 	b.expect("expired", try("hour", "arm"), false)
 	if raw := string(encoded(b.p)); strings.Contains(raw, `"once"`) || strings.Contains(raw, `"s"`) {

@@ -61,7 +61,7 @@ func (p Pool) invites(token string) bool {
 }
 
 // register admits a runner if its token is one of ours. Its labels are those of the token that it asks for; they are
-// all it can ever have.
+// all it can ever have. One that asks for none gets all: Forgejo's, from version 13 on, names them in its Declare.
 func (t *turn) register(token, uuid, secret, name, version string, asked []string) (r Runner, ok bool) {
 	found := -1
 	for i, o := range t.p.Tokens {
@@ -73,6 +73,9 @@ func (t *turn) register(token, uuid, secret, name, version string, asked []strin
 		return Runner{}, false
 	}
 	o := t.p.Tokens[found]
+	if len(asked) == 0 {
+		asked = o.Labels
+	}
 	for _, l := range names(asked) {
 		for _, granted := range o.Labels {
 			if l == granted {
