@@ -193,6 +193,9 @@ func TestWorkflow_refused(t *testing.T) {
 		if len(calls) != 1 {
 			t.Errorf("%+v: %v", c, calls)
 		}
+		if _, _, err := trigger.Find(t.Context(), w.run(pr)); c.class == forge.NotFound && (err == nil || !strings.Contains(err.Error(), c.file)) {
+			t.Errorf("%+v: find: %v", c, err)
+		}
 	}
 	for _, c := range [][2]string{{"", "main"}, {"../x.yml", "main"}, {"a/b.yml", "main"}, {"ci.yml", ""}} {
 		if _, err := w.Workflow(c[0], c[1]); err == nil {

@@ -39,7 +39,7 @@ func (c *Client) Workflow(file, ref string) (Workflow, error) {
 
 // Find looks among the newest 300 dispatched runs of the file for one whose title has the key.
 func (t Workflow) Find(ctx context.Context, run forge.Run) (forge.Receipt, bool, error) {
-	const op = "find workflow run"
+	op := "find a run of " + t.file
 	if run.Key == "" {
 		return forge.Receipt{}, false, wire.Permanent(op, errKey)
 	}
