@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,48 +18,80 @@ import (
 
 // hand is a runner that does what the test says, in the protocol's JSON.
 type hand struct {
-	y           *yard
-	uuid, token string
+	t                     *testing.T
+	url, uuid, token, key string
+}
+
+// enlist registers a runner that has been invited.
+func enlist(t *testing.T, url, invited string, labels ...string) *hand {
+	t.Helper()
+	h := &hand{t: t, url: url}
+	var made struct{ Runner struct{ UUID, Token string } }
+	h.call("Register", map[string]any{"token": invited, "name": "hand", "labels": labels}, &made)
+	h.uuid, h.token = made.Runner.UUID, made.Runner.Token
+	return h
 }
 
 func (h *hand) call(method string, in, out any) {
-	h.y.t.Helper()
-	req, err := http.NewRequestWithContext(h.y.t.Context(), http.MethodPost, h.y.url+"/api/actions/runner.v1.RunnerService/"+method, bytes.NewReader(mustJSON(in)))
-	if err != nil {
-		h.y.t.Fatal(err)
+	h.t.Helper()
+	if err := h.try(method, in, out); err != nil {
+		h.t.Fatal(err)
 	}
-	for k, v := range map[string]string{"Content-Type": "application/json", "X-Runner-Uuid": h.uuid, "X-Runner-Token": h.token} {
+}
+
+func (h *hand) try(method string, in, out any) error {
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/api/actions/runner.v1.RunnerService/"+method, bytes.NewReader(mustJSON(in)))
+	if err != nil {
+		return err
+	}
+	for k, v := range map[string]string{"Content-Type": "application/json", "X-Runner-Uuid": h.uuid, "X-Runner-Token": h.token, "X-Runner-Request-Key": h.key} {
 		req.Header.Set(k, v)
 	}
 	res, err := web.Do(req)
 	if err != nil {
-		h.y.t.Fatal(err)
+		return err
 	}
 	defer res.Body.Close()
 	if err := json.NewDecoder(res.Body).Decode(out); err != nil || res.StatusCode != http.StatusOK {
-		h.y.t.Fatalf("%s: %s, %v", method, res.Status, err)
+		return fmt.Errorf("%s: %s, %w", method, res.Status, err)
 	}
+	return nil
+}
+
+// lent is the answer to a FetchTask.
+type lent struct {
+	Task struct {
+		ID      string
+		Payload []byte `json:"workflowPayload"`
+	}
+}
+
+// verdict is the word that makes the task green.
+func (l lent) verdict() string {
+	word := regexp.MustCompile(`SIGNALBOX_VERDICT: "?(\w+)`).FindSubmatch(l.Task.Payload)
+	if word == nil {
+		return ""
+	}
+	return string(word[1])
 }
 
 // fetch gets a task: its id, and the word that makes it green.
 func (h *hand) fetch() (id, verdict string) {
-	h.y.t.Helper()
-	var got struct {
-		Task struct {
-			ID      string
-			Payload []byte `json:"workflowPayload"`
-		}
-	}
+	h.t.Helper()
+	var got lent
 	h.call("FetchTask", map[string]any{}, &got)
-	word := regexp.MustCompile(`SIGNALBOX_VERDICT: "?(\w+)`).FindSubmatch(got.Task.Payload)
-	if got.Task.ID == "" || word == nil {
-		h.y.t.Fatalf("no task: %+v", got)
+	if got.Task.ID == "" || got.verdict() == "" {
+		h.t.Fatalf("no task: %+v", got)
 	}
-	return got.Task.ID, string(word[1])
+	return got.Task.ID, got.verdict()
 }
 
-func (h *hand) says(id, result string, outputs map[string]string) {
-	h.call("UpdateTask", map[string]any{"state": map[string]any{"id": id, "result": "RESULT_" + result}, "outputs": outputs}, &struct{}{})
+// says reports, and answers what the runner is told.
+func (h *hand) says(id, result string, outputs map[string]string) string {
+	h.t.Helper()
+	var got struct{ State struct{ Result string } }
+	h.call("UpdateTask", map[string]any{"state": map[string]any{"id": id, "result": "RESULT_" + result}, "outputs": outputs}, &got)
+	return strings.TrimPrefix(got.State.Result, "RESULT_")
 }
 
 // definedYard is a yard whose repository has a definition of jobs on main.
@@ -72,11 +105,10 @@ func definedYard(t *testing.T, app bool, definition string) *yard {
 	return y
 }
 
-// define puts a definition of jobs at the tip of main.
-func (y *yard) define(definition string) {
-	t := y.t
+// defined is a git repository with a definition of jobs on main.
+func defined(t *testing.T, definition string) (dir string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	file := filepath.Join(dir, ".signalbox", "presubmit.yaml")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
@@ -89,9 +121,25 @@ func (y *yard) define(definition string) {
 			t.Fatalf("git %v: %v %s", args, err, out)
 		}
 	}
-	if err := y.repo.ServeGit(t.Context(), dir); err != nil {
-		t.Fatal(err)
+	return dir
+}
+
+// define puts a definition of jobs at the tip of main.
+func (y *yard) define(definition string) {
+	y.t.Helper()
+	if err := y.repo.ServeGit(y.t.Context(), defined(y.t, definition)); err != nil {
+		y.t.Fatal(err)
 	}
+}
+
+// enlist registers a runner.
+func (y *yard) enlist(labels ...string) *hand {
+	y.t.Helper()
+	invited, err := y.running.app.admin.invite(y.t.Context(), invitation{labels, "1h", true})
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return enlist(y.t, y.url, invited.Token, labels...)
 }
 
 // rest sends and does what is due, as long as one thing follows from another.
@@ -146,15 +194,7 @@ func TestRunnerDefinitionIsRefused(t *testing.T) {
 // Each job of a presubmit is a check of the pull request's head, linked to its log; the presubmit is their sum.
 func TestRunnerJobsAreChecks(t *testing.T) {
 	y := definedYard(t, true, "jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}], matrix: {go: ['1.25', '1.26']}}\n- {name: lint, runs-on: big, steps: [{run: make}]}\n")
-	invited, err := y.running.app.admin.invite(t.Context(), invitation{[]string{"linux", "big"}, "1h", true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hand{y: y}
-	var made struct{ Runner struct{ UUID, Token string } }
-	h.call("Register", map[string]any{"token": invited.Token, "name": "hand", "labels": []string{"linux", "big"}}, &made)
-	h.uuid, h.token = made.Runner.UUID, made.Runner.Token
-
+	h := y.enlist("linux", "big")
 	pr := y.repo.OpenPR(y.mallory, sandbox.PROptions{Fork: true})
 	y.rest()
 	y.later(3 * time.Minute)
@@ -205,4 +245,55 @@ func TestRunnerJobsAreChecks(t *testing.T) {
 			t.Errorf("%s of the former head is %s:\n%s", name, c.State(), y.story(pr))
 		}
 	}
+}
+
+// Without the App each job of a presubmit is a commit status.
+func TestRunnerJobsAreStatuses(t *testing.T) {
+	const definition = "jobs:\n- {name: unit, runs-on: linux, steps: [{run: make}]}\n- {name: lint, runs-on: linux, steps: [{run: make}]}\n"
+	story := func(h *hand, shows func(sum, unit, lint string)) {
+		shows("pending", "pending", "pending")
+		first, word := h.fetch()
+		h.says(first, "SUCCESS", map[string]string{"verdict": word})
+		shows("pending", "success", "pending")
+		second, _ := h.fetch()
+		h.says(second, "SUCCESS", map[string]string{"verdict": "not its word"})
+		shows("failure", "success", "failure")
+	}
+	t.Run("GitHub", func(t *testing.T) {
+		y := definedYard(t, false, definition)
+		pr := y.repo.OpenPR(y.maya, sandbox.PROptions{})
+		y.rest()
+		story(y.enlist("linux"), func(sum, unit, lint string) {
+			t.Helper()
+			y.rest()
+			for name, want := range map[string]string{"presubmit": sum, "presubmit / unit": unit, "presubmit / lint": lint} {
+				if got := y.repo.Gate(pr.Head(), name); got != want {
+					t.Errorf("%s is %q, want %s:\n%s", name, got, want, y.story(pr))
+				}
+			}
+		})
+	})
+	t.Run("GitLab", func(t *testing.T) {
+		l := newLab(t, signedHook, "SIGNALBOX_TRIGGER=runner", "SIGNALBOX_URL="+reachedAt)
+		l.repo.AddFile(".signalbox/presubmit.yaml", definition)
+		m := l.repo.Open(l.maya, l.repo)
+		l.settle()
+		invited, err := l.app.admin.invite(t.Context(), invitation{[]string{"linux"}, "1h", true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		story(enlist(t, strings.TrimSuffix(l.url, "/webhooks/gitlab"), invited.Token, "linux"), func(sum, unit, lint string) {
+			t.Helper()
+			l.settle()
+			got := map[string]string{}
+			for _, s := range l.repo.Shown(m.Head()) {
+				got[s.Name] = strings.ReplaceAll(strings.ReplaceAll(s.State, "failed", "failure"), "running", "pending")
+			}
+			for name, want := range map[string]string{"presubmit": sum, "presubmit / unit": unit, "presubmit / lint": lint} {
+				if got[name] != want {
+					t.Errorf("%s is %q, want %s: %s", name, got[name], want, l.gate(m))
+				}
+			}
+		})
+	})
 }
