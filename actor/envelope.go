@@ -36,7 +36,7 @@ type envelope struct {
 	Wake    time.Time     `json:"wake,omitzero"`     // asked for by the behaviour
 	Index   []state.Index `json:"index,omitempty"`   // asked for by the behaviour
 	Keep    time.Duration `json:"keep,omitempty"`    // asked for by the behaviour
-	// Records is when the last record ends that was put with a TTL.
+	// Records is when the last record ends that was put with a TTL; those of dead letters are among them.
 	Records time.Time `json:"records,omitzero"`
 
 	Reconcile []planned `json:"reconcile,omitempty"` // compare with the outside from then on
@@ -127,16 +127,12 @@ func (e *envelope) saved(now time.Time, put []state.Record) {
 	}
 }
 
-// ends answers when the subject is dropped if nothing comes: the zero time = never.
+// ends answers when the subject is dropped if nothing comes: the zero time = never. In quarantine no turn gets there.
 func (e *envelope) ends() time.Time {
-	if e.Keep == 0 || !e.Quarantined.IsZero() || !e.since().IsZero() {
+	if e.Keep == 0 || !e.since().IsZero() {
 		return time.Time{}
 	}
-	t := later(e.Now.Add(max(e.Keep, state.IDLife)), e.Records)
-	for _, d := range e.Dead {
-		t = later(t, d.At.Add(DeadLife))
-	}
-	return t
+	return later(e.Now.Add(max(e.Keep, state.IDLife)), e.Records)
 }
 
 // due answers when there is something to do that no new mail brings: the zero time = never.

@@ -167,6 +167,9 @@ func TestSubjectStaysWhileAnythingIsOwed(t *testing.T) {
 				defer x.run(x.Engine)()
 				x.tell("one")
 				x.stays(300 * day)
+				if v, _ := x.see(); !v.Ends.IsZero() {
+					t.Errorf("it is said to end at %v", v.Ends)
+				}
 				if err := c.clear(x); err != nil {
 					t.Fatal(err)
 				}

@@ -401,7 +401,7 @@ func (t *turn) save(env *envelope, c state.Commit, changed bool) (bool, error) {
 			c.Release = false
 		}
 		// One of which nothing was ever saved needs no place either.
-		if end := env.ends(); c.Release && !changed && (env.Now.IsZero() || !end.IsZero() && !end.After(now)) {
+		if end := env.ends(); c.Release && (env.Now.IsZero() || !end.IsZero() && !end.After(now)) {
 			c.Release, c.Drop = false, true
 		}
 	}

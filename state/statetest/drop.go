@@ -129,9 +129,17 @@ var dropCases = []testCase{
 		}
 	}},
 	{name: "an Ask that has read one life never saves into the next", run: func(b *bench) {
-		s := subject(1)
+		s, short := subject(1), subject(2)
+		for i := 3; short.Shard() != s.Shard(); i++ {
+			short = subject(i)
+		}
+		b.save(state.Commit{Subject: short, Doc: []byte("d")})
+		for range 5 {
+			b.save(state.Commit{Subject: s, Version: b.load(s).Version, Doc: []byte("d")})
+		}
 		v := b.rich(s, "A")
 		b.drop(s, "A", v)
+		b.drop(short, "B", b.begin(short, "B").Version) // ends later, with fewer versions behind it
 		old := state.Commit{Subject: s, Version: v, Doc: []byte("old")}
 		b.refused(old, state.Moved) // before the next life
 		if n := b.load(s); n.Version <= v {
