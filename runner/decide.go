@@ -121,7 +121,7 @@ func (t *turn) admit(o Order) {
 		t.p.LastJob++
 		t.p.Jobs = append(t.p.Jobs, Job{
 			ID: t.p.LastJob, Run: o.Run.Key, Name: d.Name, RunsOn: d.RunsOn, Timeout: d.Timeout, RetrySafe: d.RetrySafe,
-			State: Queued, Since: t.now,
+			State: jobQueued, Since: t.now,
 		})
 		t.keep(jobRecord(t.p.LastJob), definition{Run: o.Run, Clone: o.Clone, Job: d}, 0)
 	}
@@ -176,11 +176,11 @@ func (t *turn) unwanted(key string, known bool, seat int64) {
 	for _, j := range slices.Clone(t.p.Jobs) {
 		switch {
 		case j.Run != key:
-		case j.State == Queued:
+		case j.State == jobQueued:
 			t.finish(j.ID, Cancelled)
 		default:
 			for i := range t.p.Tasks {
-				if k := &t.p.Tasks[i]; k.Job == j.ID && k.State != TaskLost && k.CancelAt.IsZero() {
+				if k := &t.p.Tasks[i]; k.Job == j.ID && k.State != taskLost && k.CancelAt.IsZero() {
 					k.CancelAt = t.now
 				}
 			}
@@ -216,10 +216,10 @@ type looked struct {
 // fetch decides a FetchTask (R3). payload freezes what the runner gets.
 func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) ([]byte, error)) (fetched, error) {
 	if k := t.p.keyed(uuid, key); k != nil {
-		if k.State == TaskLost || !k.CancelAt.IsZero() {
+		if k.State == taskLost || !k.CancelAt.IsZero() {
 			return fetched{Spent: true}, nil
 		}
-		if k.State == TaskLeased {
+		if k.State == taskLeased {
 			k.LeaseUntil = t.now.Add(AcceptTTL)
 			t.pass(whyReplayed)
 		}
@@ -244,9 +244,9 @@ func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) 
 	r.Tasks++
 	r.Seen = t.now
 	t.p.Runners[uuid] = r
-	j.State = Leased
+	j.State = jobLeased
 	j.Attempts++
-	k := Task{ID: t.p.LastTask, Job: j.ID, Attempt: j.Attempts, Runner: uuid, Key: key, State: TaskLeased, LeasedAt: t.now, LeaseUntil: t.now.Add(AcceptTTL)}
+	k := Task{ID: t.p.LastTask, Job: j.ID, Attempt: j.Attempts, Runner: uuid, Key: key, State: taskLeased, LeasedAt: t.now, LeaseUntil: t.now.Add(AcceptTTL)}
 	b, err := payload(k, *j)
 	if err != nil {
 		return fetched{}, err
@@ -312,14 +312,14 @@ func (t *turn) report(r report) reported {
 	if r.Verdict != "" && k.Verdict == "" {
 		k.Verdict, t.changed = r.Verdict, true
 	}
-	if k.State == TaskLost {
-		k.State, j.State = TaskRunning, Running
+	if k.State == taskLost {
+		k.State, j.State = taskRunning, jobRunning
 		k.LeaseUntil = t.now.Add(HeartbeatTTL)
 		t.pass(whyRevived)
 		t.tell(j.Run)
 	}
-	if k.State == TaskLeased && k.CancelAt.IsZero() {
-		k.State, j.State, k.AcceptedAt = TaskRunning, Running, t.now
+	if k.State == taskLeased && k.CancelAt.IsZero() {
+		k.State, j.State, k.AcceptedAt = taskRunning, jobRunning, t.now
 		k.LeaseUntil = t.now.Add(HeartbeatTTL)
 		t.pass(whyAccepted)
 		run := t.p.Runs[j.Run]
@@ -351,7 +351,7 @@ func (t *turn) conclude(k Task, said Result) Result {
 	case k.TimedOut:
 	case !k.CancelAt.IsZero():
 		is = Cancelled
-	case said == Success && k.Verdict == VerdictGood:
+	case said == Success && k.Verdict == verdictGood:
 		is = Success
 	case said == Success:
 		t.pass(whyNoVerdict)
@@ -424,9 +424,9 @@ func (p *Pool) told(r Run) []prmanager.Job {
 		}
 		is := prmanager.Job{Name: j.Name, State: forge.CheckQueued, Attempt: j.Attempts}
 		switch {
-		case j.State == Running:
+		case j.State == jobRunning:
 			is.State = forge.CheckRunning
-		case j.State == Queued && j.Attempts > 0, j.Attempts > 1:
+		case j.State == jobQueued && j.Attempts > 0, j.Attempts > 1:
 			is.State, is.Note = forge.CheckRunning, "The runner was lost; another one is waited for"
 		}
 		jobs = append(jobs, is)
@@ -487,10 +487,10 @@ func (t *turn) declare(uuid, version string, labels []string) Runner {
 	for _, k := range slices.Clone(t.p.Tasks) {
 		switch {
 		case k.Runner != uuid:
-		case k.State == TaskLeased:
+		case k.State == taskLeased:
 			t.expire(k)
-		case k.State == TaskRunning && k.LeaseUntil.After(t.now.Add(RestartGrace)):
-			t.p.task(k.ID).LeaseUntil = t.now.Add(RestartGrace)
+		case k.State == taskRunning && k.LeaseUntil.After(t.now.Add(restartGrace)):
+			t.p.task(k.ID).LeaseUntil = t.now.Add(restartGrace)
 		}
 	}
 	return r
@@ -508,7 +508,7 @@ func (t *turn) elapse() {
 	if t.late() {
 		t.pass(whyLate)
 		for i := range t.p.Tasks {
-			if k := &t.p.Tasks[i]; k.State == TaskRunning {
+			if k := &t.p.Tasks[i]; k.State == taskRunning {
 				k.LeaseUntil = later(k.LeaseUntil, t.now.Add(HeartbeatTTL))
 			}
 		}
@@ -522,7 +522,7 @@ func (t *turn) elapse() {
 		case !k.CancelAt.IsZero():
 			t.pass(whyForced)
 			t.conclude(k, Cancelled)
-		case k.State == TaskLeased:
+		case k.State == taskLeased:
 			t.expire(k)
 		case k.Said != InProgress:
 			t.conclude(k, k.Said)
@@ -535,11 +535,11 @@ func (t *turn) elapse() {
 		}
 	}
 	for _, j := range slices.Clone(t.p.Jobs) {
-		waited := t.now.Sub(j.Since) - AbandonAfter
+		waited := t.now.Sub(j.Since) - abandonAfter
 		switch {
-		case j.State != Queued || waited < 0:
-		case waited > LateWake: // while no server was up no runner could come
-			t.p.job(j.ID).Since, t.changed = t.now.Add(AcceptTTL-AbandonAfter), true
+		case j.State != jobQueued || waited < 0:
+		case waited > lateWake: // while no server was up no runner could come
+			t.p.job(j.ID).Since, t.changed = t.now.Add(AcceptTTL-abandonAfter), true
 		default:
 			t.pass(whyAbandoned)
 			t.finish(j.ID, Abandoned)
@@ -550,7 +550,7 @@ func (t *turn) elapse() {
 // late says whether a lease ran out so long ago that no server can have been up since.
 func (t *turn) late() bool {
 	for _, k := range t.p.Tasks {
-		if d := t.p.deadline(k); !d.IsZero() && t.now.Sub(d) > LateWake {
+		if d := t.p.deadline(k); !d.IsZero() && t.now.Sub(d) > lateWake {
 			return true
 		}
 	}
@@ -565,7 +565,7 @@ func (t *turn) expire(k Task) {
 		t.conclude(k, Cancelled)
 		return
 	}
-	j.State, j.Since = Queued, t.now
+	j.State, j.Since = jobQueued, t.now
 	j.Attempts--
 	t.p.Version++
 	t.close(k, Expired)
@@ -580,8 +580,8 @@ func (t *turn) lose(k Task) {
 		t.finish(j.ID, InfraLost)
 		return
 	}
-	j.State, j.Since, j.Avoid, j.AvoidTill = Queued, t.now, k.Runner, t.now.Add(AcceptTTL)
-	t.p.task(k.ID).State = TaskLost
+	j.State, j.Since, j.Avoid, j.AvoidTill = jobQueued, t.now, k.Runner, t.now.Add(AcceptTTL)
+	t.p.task(k.ID).State = taskLost
 	t.p.Version++
 	t.tell(j.Run)
 }

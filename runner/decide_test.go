@@ -38,7 +38,7 @@ func newBench(t testbed, runners ...string) *bench {
 	b := &bench{t: t, now: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC), records: map[string][]byte{}}
 	b.do(func(x *turn) {
 		for _, r := range runners {
-			x.invite(RegistrationToken{Hash: hashed("t"), Labels: []string{"linux", "big"}, Expires: b.now.Add(time.Hour)})
+			x.invite(registrationToken{Hash: hashed("t"), Labels: []string{"linux", "big"}, Expires: b.now.Add(time.Hour)})
 			if _, ok := x.register("t", r, "secret", r, "v1", []string{"linux"}); !ok {
 				t.Fatalf("register %s", r)
 			}
@@ -215,17 +215,17 @@ func TestStories(t *testing.T) {
 			b.expect("fetched", got, fetched{Task: 1})
 			b.expect("nothing told before the runner speaks", len(b.states()), 0)
 			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, InProgress})
-			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Success})
+			b.expect("end", b.says("A", 1, Success, verdictGood), reported{true, Success})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
 			b.expect("left over", len(b.p.Jobs)+len(b.p.Tasks)+len(b.p.Runs), 0)
 		},
 		"the end waits for the rest of the log, and the first word on it counts": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
-			b.expect("early", b.hears(report{"A", 1, Success, VerdictGood, true}), reported{true, InProgress})
+			b.expect("early", b.hears(report{"A", 1, Success, verdictGood, true}), reported{true, InProgress})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning})
 			b.expect("payload", string(b.records[payloadRecord(1)]), "payload 1")
-			b.expect("end", b.says("A", 1, Failure, VerdictBad), reported{true, Success})
+			b.expect("end", b.says("A", 1, Failure, verdictBad), reported{true, Success})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckSuccess})
 		},
 		"a log that nobody ends does not change the end": func(b *bench) {
@@ -237,7 +237,7 @@ func TestStories(t *testing.T) {
 				b.says("B", 2, InProgress, "")
 				b.pass(time.Minute)
 			}
-			b.hears(report{"A", 1, Success, VerdictGood, true})
+			b.hears(report{"A", 1, Success, verdictGood, true})
 			b.hears(report{"B", 2, Failure, "", true})
 			b.pass(90 * time.Second)
 			b.expect("not yet", b.jobs(), "one in_progress 1; two in_progress 1")
@@ -247,18 +247,18 @@ func TestStories(t *testing.T) {
 		"what is cancelled before its log has ended is cancelled": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
-			b.hears(report{"A", 1, Success, VerdictGood, true})
+			b.hears(report{"A", 1, Success, verdictGood, true})
 			b.cancel("r")
-			b.expect("early", b.hears(report{"A", 1, Success, VerdictGood, true}), reported{true, Cancelled})
-			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Cancelled})
+			b.expect("early", b.hears(report{"A", 1, Success, verdictGood, true}), reported{true, Cancelled})
+			b.expect("end", b.says("A", 1, Success, verdictGood), reported{true, Cancelled})
 		},
 		"a job that no runner takes fails after a day": func(b *bench) {
 			odd := spec("odd", false)
 			odd.RunsOn = []string{"windows"}
 			b.want("r", spec("one", false), odd)
 			b.fetch("A", k1)
-			b.says("A", 1, Success, VerdictGood)
-			b.pass(AbandonAfter - time.Second)
+			b.says("A", 1, Success, verdictGood)
+			b.pass(abandonAfter - time.Second)
 			b.expect("still waits", b.jobs(), "odd queued 0; one success 1")
 			b.pass(2 * time.Second)
 			b.expect("end", b.jobs(), "odd failure 0 No runner took the job within a day; one success 1")
@@ -267,23 +267,23 @@ func TestStories(t *testing.T) {
 		},
 		"a job whose runner was lost waits a day anew": func(b *bench) {
 			b.want("r", spec("one", true))
-			b.pass(AbandonAfter - time.Minute)
+			b.pass(abandonAfter - time.Minute)
 			b.fetch("A", k1)
 			b.says("A", 1, InProgress, "")
 			b.pass(HeartbeatTTL)
 			b.expect("queued again", b.p.Jobs[0].Since, b.now)
-			b.pass(AbandonAfter - time.Second)
+			b.pass(abandonAfter - time.Second)
 			b.expect("taken", b.fetch("A", k2), fetched{Task: 2})
 		},
 		"a day in which no server was up is no runner's fault": func(b *bench) {
 			b.want("r")
-			b.now = b.now.Add(2 * AbandonAfter)
+			b.now = b.now.Add(2 * abandonAfter)
 			b.turn()
 			b.expect("still there", len(b.p.Jobs), 1)
 			b.pass(AcceptTTL - time.Second)
 			b.expect("taken", b.fetch("A", k1), fetched{Task: 1})
 			b.pass(AcceptTTL + time.Second)
-			b.expect("the day begins anew", b.wake, b.p.Jobs[0].Since.Add(AbandonAfter))
+			b.expect("the day begins anew", b.wake, b.p.Jobs[0].Since.Add(abandonAfter))
 		},
 		"identical calls get one task": func(b *bench) {
 			b.want("r", spec("one", false), spec("two", false))
@@ -312,7 +312,7 @@ func TestStories(t *testing.T) {
 		"retry after the end is spent": func(b *bench) {
 			b.want("r", spec("one", false), spec("two", false))
 			b.fetch("A", k1)
-			b.says("A", 1, Success, VerdictGood)
+			b.says("A", 1, Success, verdictGood)
 			b.expect("again", b.fetch("A", k1), fetched{Spent: true})
 			b.expect("another key", b.fetch("A", k2), fetched{Task: 2})
 		},
@@ -320,7 +320,7 @@ func TestStories(t *testing.T) {
 			b.want("r", spec("one", false), spec("two", false))
 			before := looked{job: 2, served: b.p.Runners["A"].Tasks}
 			b.fetch("A", k1)
-			b.says("A", 1, Success, VerdictGood)
+			b.says("A", 1, Success, verdictGood)
 			var got fetched
 			b.do(func(x *turn) { got, _ = x.fetch("A", k1, before, nil) })
 			b.expect("again", got, fetched{Need: 2})
@@ -384,7 +384,7 @@ func TestStories(t *testing.T) {
 			b.want("r")
 			b.fetch("A", k1)
 			b.says("A", 1, Failure, "")
-			b.expect("later", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+			b.expect("later", b.says("A", 1, Success, verdictGood), reported{true, Failure})
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckFailure})
 		},
 		"success without the verdict fails": func(b *bench) {
@@ -395,13 +395,13 @@ func TestStories(t *testing.T) {
 		"a wrong verdict cannot be mended": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
-			b.says("A", 1, InProgress, VerdictBad)
-			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+			b.says("A", 1, InProgress, verdictBad)
+			b.expect("end", b.says("A", 1, Success, verdictGood), reported{true, Failure})
 		},
 		"the verdict may come before the end": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
-			b.says("A", 1, InProgress, VerdictGood)
+			b.says("A", 1, InProgress, verdictGood)
 			b.expect("end", b.says("A", 1, Success, ""), reported{true, Success})
 		},
 		"cancelled, and the runner says success": func(b *bench) {
@@ -410,7 +410,7 @@ func TestStories(t *testing.T) {
 			b.says("A", 1, InProgress, "")
 			b.cancel("r")
 			b.expect("beat", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
-			b.expect("end", b.says("A", 1, Success, VerdictGood), reported{true, Cancelled})
+			b.expect("end", b.says("A", 1, Success, verdictGood), reported{true, Cancelled})
 			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckCancelled})
 		},
 		"cancelled, and the runner goes on for ever": func(b *bench) {
@@ -466,7 +466,7 @@ func TestStories(t *testing.T) {
 			b.pass(181 * time.Second)
 			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckFailure})
 			b.expect("jobs", b.jobs(), "unit failure 1 The runner was lost")
-			b.expect("late word", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
+			b.expect("late word", b.says("A", 1, Success, verdictGood), reported{true, InfraLost})
 			var o outcome
 			_ = json.Unmarshal(b.records[resultRecord("r")], &o)
 			b.expect("job", o.Jobs["unit"], InfraLost)
@@ -479,7 +479,7 @@ func TestStories(t *testing.T) {
 			b.expect("key", b.fetch("A", k1), fetched{Spent: true})
 			b.expect("revived", b.says("A", 1, InProgress, ""), reported{true, InProgress})
 			b.expect("not offered", b.fetch("B", k1), fetched{})
-			b.says("A", 1, Success, VerdictGood)
+			b.says("A", 1, Success, verdictGood)
 			b.expect("told", b.states()[1:], []forge.CheckState{forge.CheckSuccess})
 		},
 		"lost and given to another, never to come back": func(b *bench) {
@@ -492,7 +492,7 @@ func TestStories(t *testing.T) {
 			b.expect("the other", b.fetch("B", k1), fetched{Task: 2})
 			b.expect("jobs", b.jobs(), "unit in_progress 2 The runner was lost; another one is waited for")
 			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
-			b.expect("no verdict", b.says("A", 1, Success, VerdictGood), reported{true, InfraLost})
+			b.expect("no verdict", b.says("A", 1, Success, verdictGood), reported{true, InfraLost})
 			b.says("B", 2, InProgress, "")
 			b.pass(181 * time.Second)
 			b.expect("lost twice", b.states()[1:], []forge.CheckState{forge.CheckFailure})
@@ -529,13 +529,13 @@ func TestStories(t *testing.T) {
 			b.says("A", 1, InProgress, "")
 			b.now = b.now.Add(10 * time.Minute) // no server
 			b.turn()
-			b.expect("still there", b.says("A", 1, Success, VerdictGood), reported{true, Success})
+			b.expect("still there", b.says("A", 1, Success, verdictGood), reported{true, Success})
 		},
 		"a wake a little late does not": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
 			b.says("A", 1, InProgress, "")
-			b.now = b.now.Add(HeartbeatTTL + LateWake)
+			b.now = b.now.Add(HeartbeatTTL + lateWake)
 			b.turn()
 			b.expect("lost", b.states()[1:], []forge.CheckState{forge.CheckFailure})
 		},
@@ -549,15 +549,15 @@ func TestStories(t *testing.T) {
 				b.pass(5 * time.Second)
 			}
 			b.expect("told to stop", b.says("A", 1, InProgress, ""), reported{true, Cancelled})
-			b.expect("red", b.says("A", 1, Success, VerdictGood), reported{true, Failure})
+			b.expect("red", b.says("A", 1, Success, verdictGood), reported{true, Failure})
 		},
 		"a task of another is not there": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
-			b.expect("other", b.says("B", 1, Success, VerdictGood), reported{})
+			b.expect("other", b.says("B", 1, Success, verdictGood), reported{})
 			b.expect("unknown", b.says("B", 99, InProgress, ""), reported{})
-			b.says("A", 1, Success, VerdictGood)
-			b.expect("other, ended", b.says("B", 1, Success, VerdictGood), reported{})
+			b.says("A", 1, Success, verdictGood)
+			b.expect("other, ended", b.says("B", 1, Success, verdictGood), reported{})
 		},
 		"one red job makes the run red, once all have ended": func(b *bench) {
 			b.want("r", spec("two", false), spec("one", false))
@@ -570,7 +570,7 @@ func TestStories(t *testing.T) {
 			b.says("A", 1, Failure, "")
 			b.expect("jobs", b.jobs(), "one queued 1; two failure 1")
 			b.expect("wait", b.states(), []forge.CheckState{forge.CheckRunning})
-			b.says("B", 2, Success, VerdictGood)
+			b.says("B", 2, Success, verdictGood)
 			b.expect("jobs", b.jobs(), "one success 1; two failure 1")
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckFailure})
 		},
@@ -677,10 +677,10 @@ func TestRegistration(t *testing.T) {
 		return ok
 	}
 	b.do(func(x *turn) {
-		x.invite(RegistrationToken{hashed("once"), []string{"linux"}, b.now.Add(time.Hour), true})
+		x.invite(registrationToken{hashed("once"), []string{"linux"}, b.now.Add(time.Hour), true})
 	})
 	b.do(func(x *turn) {
-		x.invite(RegistrationToken{hashed("hour"), []string{"linux", "arm"}, b.now.Add(time.Hour), false})
+		x.invite(registrationToken{hashed("hour"), []string{"linux", "arm"}, b.now.Add(time.Hour), false})
 	})
 	b.expect("bad token", try("no", "linux"), false)
 	b.expect("no label of its own", try("once", "arm"), false)

@@ -89,8 +89,8 @@ func TestModel(t *testing.T) {
 					r, id = k.Runner, k.ID
 				}
 				is := rapid.SampledFrom([]Result{Success, Success, Failure, Cancelled}).Draw(t, "result")
-				v := rapid.SampledFrom([]Verdict{VerdictGood, VerdictGood, "", VerdictBad}).Draw(t, "verdict")
-				if k := b.p.task(id); k != nil && k.Runner == r && is == Success && k.CancelAt.IsZero() && (k.Verdict == VerdictGood || k.Verdict == "" && v == VerdictGood) {
+				v := rapid.SampledFrom([]Verdict{verdictGood, verdictGood, "", verdictBad}).Draw(t, "verdict")
+				if k := b.p.task(id); k != nil && k.Runner == r && is == Success && k.CancelAt.IsZero() && (k.Verdict == verdictGood || k.Verdict == "" && v == verdictGood) {
 					good[id] = true
 				}
 				b.hears(report{r, id, is, v, rapid.Bool().Draw(t, "log is open")})
@@ -110,7 +110,7 @@ func TestModel(t *testing.T) {
 			keys++
 			if got := b.fetch("A", fmt.Sprint("k", keys)); got.Task != 0 {
 				good[got.Task] = true
-				b.says("A", got.Task, Success, VerdictGood)
+				b.says("A", got.Task, Success, verdictGood)
 			}
 			b.pass(30 * time.Second)
 			b.sound(good)
@@ -145,8 +145,8 @@ func (b *bench) sound(good map[int64]bool) {
 		if j == nil {
 			b.t.Fatalf("task %d has no job", k.ID)
 		}
-		if k.State == TaskLost {
-			if j.State != Queued {
+		if k.State == taskLost {
+			if j.State != jobQueued {
 				b.t.Fatalf("lost task %d of a job that is %s", k.ID, j.State)
 			}
 			continue
@@ -162,7 +162,7 @@ func (b *bench) sound(good map[int64]bool) {
 	open := map[string]int{}
 	for _, j := range b.p.Jobs {
 		open[j.Run]++
-		if want := map[bool]int{true: 0, false: 1}[j.State == Queued]; holds[j.ID] != want {
+		if want := map[bool]int{true: 0, false: 1}[j.State == jobQueued]; holds[j.ID] != want {
 			b.t.Fatalf("job %d is %s with %d open tasks", j.ID, j.State, holds[j.ID])
 		}
 		if b.records[jobRecord(j.ID)] == nil {
@@ -199,7 +199,7 @@ func (b *bench) sound(good map[int64]bool) {
 	}
 	if len(b.p.Tasks) > 0 && b.wake.IsZero() {
 		for _, k := range b.p.Tasks {
-			if k.State != TaskLost {
+			if k.State != taskLost {
 				b.t.Fatalf("nobody wakes for task %d", k.ID)
 			}
 		}

@@ -24,14 +24,14 @@ const (
 	AcceptTTL = 60 * time.Second
 	// HeartbeatTTL is how long a running task may be silent.
 	HeartbeatTTL = 180 * time.Second
-	// RestartGrace is what is left of a running task's lease once its runner has declared itself anew.
-	RestartGrace = 30 * time.Second
-	// CancelGrace is how long a runner is told to cancel before the task is closed without its word.
-	CancelGrace = 60 * time.Second
-	// LateWake: deadlines missed by more than this were missed because no server was up, not because runners were silent.
-	LateWake = 30 * time.Second
-	// AbandonAfter is how long a job waits for a runner; as with Forgejo's ABANDONED_JOB_TIMEOUT, its default.
-	AbandonAfter = 24 * time.Hour
+	// restartGrace is what is left of a running task's lease once its runner has declared itself anew.
+	restartGrace = 30 * time.Second
+	// cancelGrace is how long a runner is told to cancel before the task is closed without its word.
+	cancelGrace = 60 * time.Second
+	// lateWake: deadlines missed by more than this were missed because no server was up, not because runners were silent.
+	lateWake = 30 * time.Second
+	// abandonAfter is how long a job waits for a runner; as with Forgejo's ABANDONED_JOB_TIMEOUT, its default.
+	abandonAfter = 24 * time.Hour
 )
 
 const (
@@ -60,7 +60,7 @@ type Pool struct {
 	LastTask int64                `json:"last_task,omitempty"`
 	LastID   int64                `json:"last_runner,omitempty"`
 	Runners  map[string]Runner    `json:"runners,omitempty"` // by uuid
-	Tokens   []RegistrationToken  `json:"tokens,omitempty"`
+	Tokens   []registrationToken  `json:"tokens,omitempty"`
 	Runs     map[string]Run       `json:"runs,omitempty"`     // by run key; those with an open job
 	Jobs     []Job                `json:"jobs,omitempty"`     // open ones, oldest first
 	Tasks    []Task               `json:"tasks,omitempty"`    // open ones, and lost ones that may still come back
@@ -85,8 +85,8 @@ type Runner struct {
 	Seen      time.Time `json:"seen,omitzero"`     // last contact, to a minute
 }
 
-// RegistrationToken lets runners register.
-type RegistrationToken struct {
+// registrationToken lets runners register.
+type registrationToken struct {
 	Hash    string    `json:"hash"`
 	Labels  []string  `json:"labels"`
 	Expires time.Time `json:"expires"`
@@ -112,14 +112,14 @@ type LogOf struct {
 	Attempt int    `json:"attempt"`
 }
 
-// JobState says where a job is.
-type JobState string
+// jobState says where a job is.
+type jobState string
 
 // The states of an open job.
 const (
-	Queued  JobState = "queued"
-	Leased  JobState = "leased"  // assigned, the runner has not spoken
-	Running JobState = "running" // the runner has spoken
+	jobQueued  jobState = "queued"
+	jobLeased  jobState = "leased"  // assigned, the runner has not spoken
+	jobRunning jobState = "running" // the runner has spoken
 )
 
 // Job is one job of a run. Its definition is the record "job/<id>".
@@ -130,21 +130,21 @@ type Job struct {
 	RunsOn    []string      `json:"runs_on"`
 	Timeout   time.Duration `json:"timeout"`
 	RetrySafe bool          `json:"retry_safe,omitempty"`
-	State     JobState      `json:"state"`
+	State     jobState      `json:"state"`
 	Since     time.Time     `json:"since"`              // when it was queued, the last time
 	Attempts  int           `json:"attempts,omitempty"` // tasks that were accepted, or are leased
 	Avoid     string        `json:"avoid,omitempty"`    // uuid of the runner that was lost with it
 	AvoidTill time.Time     `json:"avoid_till,omitzero"`
 }
 
-// TaskState says where a task is.
-type TaskState string
+// taskState says where a task is.
+type taskState string
 
 // The states of a task in the document. All others have left it.
 const (
-	TaskLeased  TaskState = "leased"
-	TaskRunning TaskState = "running"
-	TaskLost    TaskState = "lost" // its job is queued again; a report takes it back until another task has it
+	taskLeased  taskState = "leased"
+	taskRunning taskState = "running"
+	taskLost    taskState = "lost" // its job is queued again; a report takes it back until another task has it
 )
 
 // Task is one attempt at a job, in the hands of one runner. Its frozen payload is the record "payload/<id>".
@@ -154,7 +154,7 @@ type Task struct {
 	Attempt    int       `json:"attempt"`
 	Runner     string    `json:"runner"`
 	Key        string    `json:"key,omitempty"` // request key it was fetched with
-	State      TaskState `json:"state"`
+	State      taskState `json:"state"`
 	LeasedAt   time.Time `json:"leased_at"`
 	AcceptedAt time.Time `json:"accepted_at,omitzero"`
 	LeaseUntil time.Time `json:"lease_until"`
@@ -172,8 +172,8 @@ type Verdict string
 
 // The verdicts; none is the empty one.
 const (
-	VerdictGood Verdict = "good"
-	VerdictBad  Verdict = "bad"
+	verdictGood Verdict = "good"
+	verdictBad  Verdict = "bad"
 )
 
 // Result is how a job, task or run ended, or the runner says it did.
@@ -232,7 +232,7 @@ func (p *Pool) next(uuid string, now time.Time) *Job {
 	labels := p.Runners[uuid].Labels
 	for i := range p.Jobs {
 		j := &p.Jobs[i]
-		if j.State != Queued || j.Avoid == uuid && now.Before(j.AvoidTill) {
+		if j.State != jobQueued || j.Avoid == uuid && now.Before(j.AvoidTill) {
 			continue
 		}
 		if !slices.ContainsFunc(j.RunsOn, func(l string) bool { return !slices.Contains(labels, l) }) {
@@ -246,7 +246,7 @@ func (p *Pool) next(uuid string, now time.Time) *Job {
 func (p *Pool) room() int {
 	free, queued := maxOpenJobs-len(p.Jobs), 0
 	for _, j := range p.Jobs {
-		if j.State == Queued {
+		if j.State == jobQueued {
 			queued++
 		}
 	}
@@ -262,13 +262,13 @@ func (p *Pool) waits() bool { return p.Seated < p.LastSeat }
 // deadline is when a task wants a turn even if nobody speaks; zero = never.
 func (p *Pool) deadline(t Task) time.Time {
 	switch {
-	case t.State == TaskLost:
+	case t.State == taskLost:
 		return time.Time{}
 	case !t.CancelAt.IsZero():
-		return t.CancelAt.Add(CancelGrace)
+		return t.CancelAt.Add(cancelGrace)
 	}
 	d := t.LeaseUntil
-	if j := p.job(t.Job); j != nil && t.State == TaskRunning && t.Said == InProgress {
+	if j := p.job(t.Job); j != nil && t.State == taskRunning && t.Said == InProgress {
 		if end := t.AcceptedAt.Add(j.Timeout); end.Before(d) {
 			d = end
 		}
@@ -284,7 +284,7 @@ func (p *Pool) wake() (at time.Time) {
 		}
 	}
 	for _, j := range p.Jobs {
-		if d := j.Since.Add(AbandonAfter); j.State == Queued && (at.IsZero() || d.Before(at)) {
+		if d := j.Since.Add(abandonAfter); j.State == jobQueued && (at.IsZero() || d.Before(at)) {
 			at = d
 		}
 	}
@@ -302,7 +302,7 @@ func (p *Pool) list() []Listed {
 		r := p.Runners[id]
 		v := Listed{UUID: id, Name: r.Name, Labels: r.Labels, Version: r.Version, Seen: r.Seen}
 		for _, t := range p.Tasks {
-			if t.Runner == id && t.State != TaskLost {
+			if t.Runner == id && t.State != taskLost {
 				v.Tasks = append(v.Tasks, t.ID)
 			}
 		}

@@ -458,7 +458,7 @@ func (s *Service) reported(ctx context.Context, who caller, r report) (is Result
 			return err
 		}
 		waited = -1
-		if k := t.p.task(r.Task); k != nil && k.State == TaskLeased {
+		if k := t.p.task(r.Task); k != nil && k.State == taskLeased {
 			waited = t.now.Sub(k.LeasedAt)
 		}
 		t.seen(who.uuid)
@@ -503,8 +503,8 @@ func (c calls) UpdateTask(ctx context.Context, r *connect.Request[runnerv1.Updat
 		// All are acknowledged, or they would be sent again; only the verdict has a meaning.
 		out.SentOutputs = append(out.SentOutputs, name)
 		if name == "verdict" {
-			if w.Verdict = VerdictBad; v == nonce(c.s.key, id) {
-				w.Verdict = VerdictGood
+			if w.Verdict = verdictBad; v == nonce(c.s.key, id) {
+				w.Verdict = verdictGood
 			}
 		}
 	}
@@ -596,7 +596,7 @@ func (s *Service) Invite(ctx context.Context, labels []string, life time.Duratio
 	}
 	token = random()
 	err = s.ask(ctx, func(t *turn) error {
-		t.invite(RegistrationToken{Hash: hashed(token), Labels: labels, Expires: t.now.Add(life), Once: once})
+		t.invite(registrationToken{Hash: hashed(token), Labels: labels, Expires: t.now.Add(life), Once: once})
 		return nil
 	})
 	if err != nil {

@@ -45,8 +45,8 @@ func random() string {
 }
 
 // invite adds a registration token and drops those that have expired.
-func (t *turn) invite(i RegistrationToken) {
-	kept := []RegistrationToken{i}
+func (t *turn) invite(i registrationToken) {
+	kept := []registrationToken{i}
 	for _, o := range t.p.Tokens {
 		if o.Expires.After(t.now) {
 			kept = append(kept, o)
@@ -57,7 +57,7 @@ func (t *turn) invite(i RegistrationToken) {
 
 // invites says whether there is such a registration token. Whether it still is good the decision says.
 func (p Pool) invites(token string) bool {
-	return slices.ContainsFunc(p.Tokens, func(o RegistrationToken) bool { return same(o.Hash, token) })
+	return slices.ContainsFunc(p.Tokens, func(o registrationToken) bool { return same(o.Hash, token) })
 }
 
 // register admits a runner if its token is one of ours. Its labels are those of the token that it asks for; they are

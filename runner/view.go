@@ -89,11 +89,11 @@ func (s *Service) view(ctx context.Context, key string) (v View, err error) {
 		}
 		if i := slices.IndexFunc(p.Jobs, func(o Job) bool { return o.Run == key && o.Name == d.Name }); i >= 0 {
 			switch p.Jobs[i].State {
-			case Leased:
+			case jobLeased:
 				j.State = "assigned"
-			case Running:
+			case jobRunning:
 				j.State = Started.word()
-			case Queued:
+			case jobQueued:
 			}
 		}
 		v.Jobs = append(v.Jobs, j)
