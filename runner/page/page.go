@@ -29,7 +29,7 @@ const (
 	// server ends it, and the browser asks for what follows.
 	streamFor  = 45 * time.Second
 	streamLook = time.Second // pause between two looks at a run
-	maxStreams = 200         // of one process
+	maxStreams = 64          // of one process; anybody may open one, and each reads the pool once a look
 )
 
 // Fail answers a request with an error, in the form of everything else that is served beside the pages.
@@ -221,16 +221,16 @@ func parsePosition(s string) position {
 // one task, "end" when nothing more comes. The id of an event is the position behind it, by which a browser that was
 // cut off goes on.
 func (p *pages) events(w http.ResponseWriter, r *http.Request) {
-	v, ok := p.view(w, r)
-	if !ok {
-		return
-	}
 	select {
 	case p.streams <- struct{}{}:
 		defer func() { <-p.streams }()
-	default:
+	default: // answered without a look into the store
 		w.Header().Set("Retry-After", "10")
 		p.fail(w, http.StatusServiceUnavailable, "busy", "too many logs are followed here; the page can be reloaded")
+		return
+	}
+	v, ok := p.view(w, r)
+	if !ok {
 		return
 	}
 	from := r.Header.Get("Last-Event-ID")

@@ -375,7 +375,9 @@ func TestRunEvents(t *testing.T) {
 	for range maxStreams {
 		l.pages.streams <- struct{}{}
 	}
-	if res, _ := l.get(l.url + "/quick/sb1-one/events"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-		t.Errorf("one too many: %s", res.Status)
+	for _, key := range []string{"sb1-one", "unknown"} { // which nobody looks up any more
+		if res, _ := l.get(l.url + "/quick/" + key + "/events"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+			t.Errorf("one too many: %s", res.Status)
+		}
 	}
 }
