@@ -125,34 +125,28 @@ func (c *Client) writeStatus(ctx context.Context, at places, check forge.Check) 
 	if err != nil {
 		return err
 	}
-	o := &gl.SetCommitStatusOptions{
-		State: statusState(check.State), Name: &check.Name, Ref: given(at.ref),
-		Description: given(wire.Cut(check.Title, maxField)), TargetURL: given(target(check.URL)),
+	s := forge.Status{
+		Repo: check.Repo, SHA: check.SHA, Ref: at.ref, Context: check.Name, State: statusState(check.State), Description: check.Title,
+		TargetURL: target(check.URL),
 	}
 	if newest != nil {
 		if shows(newest, check) {
 			return nil
 		}
-		if newest.PipelineID != 0 {
-			o.PipelineID, o.Ref = &newest.PipelineID, given(newest.Ref)
+		if s.ID = receiptOf(newest).ID; newest.PipelineID != 0 {
+			s.PipelineID, s.Ref = newest.PipelineID, newest.Ref
 		}
 	}
-	_, _, err = c.api.Commits.SetCommitStatus(at.pid, check.SHA, o, with(ctx))
-	if notThere(err) && o.PipelineID != nil { // archived or deleted meanwhile
-		o.PipelineID, o.Ref = nil, given(at.ref)
-		_, _, err = c.api.Commits.SetCommitStatus(at.pid, check.SHA, o, with(ctx))
+	_, err = c.post(ctx, s)
+	return at.lagging(err)
+}
+
+// lagging makes of what is not found a replica that lags, where it must be there.
+func (at places) lagging(err error) error {
+	if f := (*forge.Fault)(nil); at.head && errors.As(err, &f) && f.Class == forge.NotFound {
+		f.Class = forge.Retriable
 	}
-	if err == nil {
-		return nil
-	}
-	f := unset(err)
-	switch {
-	case harmless(err, o.State):
-		return nil
-	case f.Class == forge.NotFound && at.head:
-		f.Class = forge.Retriable // a replica that lags: the commit is there
-	}
-	return f
+	return err
 }
 
 // unset is why a status could not be set.
@@ -180,13 +174,6 @@ func stuckIn(err error) string {
 	return ""
 }
 
-// harmless says that a refused transition leaves nothing to be done: what is shown passes as little, or as much, as what
-// is wanted.
-func harmless(err error, want gl.BuildStateValue) bool {
-	is := stuckIn(err)
-	return is != "" && (is == string(gl.Success)) == (want == gl.Success)
-}
-
 // newestStatus is our newest status of the name on the commit, and of the ref where one is given. Those of other accounts
 // are not ours to update, and GitLab keeps them apart.
 func (c *Client) newestStatus(ctx context.Context, at places, sha, name, ref string) (*gl.CommitStatus, error) {
@@ -194,11 +181,7 @@ func (c *Client) newestStatus(ctx context.Context, at places, sha, name, ref str
 	list, _, err := c.api.Commits.GetCommitStatuses(at.pid, sha,
 		&gl.GetCommitStatusesOptions{Name: &name, Ref: given(ref), ListOptions: gl.ListOptions{PerPage: 100}}, with(ctx))
 	if err != nil {
-		f := classify(op, err)
-		if f.Class == forge.NotFound && at.head {
-			f.Class = forge.Retriable
-		}
-		return nil, f
+		return nil, at.lagging(classify(op, err))
 	}
 	var newest *gl.CommitStatus
 	for _, s := range list {
@@ -214,19 +197,19 @@ func shows(s *gl.CommitStatus, check forge.Check) bool {
 }
 
 // statusState is the check in the words of commit statuses. Waiting for a maintainer is pending, not a failure.
-func statusState(s forge.CheckState) gl.BuildStateValue {
+func statusState(s forge.CheckState) forge.StatusState {
 	switch s {
 	case forge.CheckSuccess:
-		return gl.Success
+		return forge.StatusSuccess
 	case forge.CheckFailure:
-		return gl.Failed
+		return forge.StatusFailed
 	case forge.CheckCancelled:
-		return gl.Canceled
+		return forge.StatusCanceled
 	case forge.CheckRunning:
-		return gl.Running
+		return forge.StatusRunning
 	case forge.CheckQueued, forge.CheckActionRequired:
 	}
-	return gl.Pending
+	return forge.StatusPending
 }
 
 // target is a URL that GitLab takes, or none.

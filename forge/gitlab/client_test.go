@@ -313,6 +313,55 @@ func TestStatusOfTheSameProject(t *testing.T) {
 	w.write(long)
 }
 
+// The gate's status stays in one pipeline, where it would otherwise be left pending, for as long as that takes any.
+func TestStatusStaysInItsPipeline(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.repo)
+	other := w.forge.AddUser("project_1_bot_cd", true)
+	w.repo.SetMember(other, gitlabsandbox.Developer)
+	shown := func(want string) {
+		t.Helper()
+		var got []string
+		for _, s := range w.repo.Shown(m.Head()) {
+			if s.By == w.bot.Login {
+				got = append(got, s.State)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("shown: %q, expected %s", got, want)
+		}
+	}
+	w.write(w.check(m, forge.CheckActionRequired, "waits"))
+	w.repo.LimitPipelines(1)
+	theirs := &world{t: t, forge: w.forge, repo: w.repo, c: client(t, w.url, other.Token)}
+	s := w.clients(m.Head(), "run-1", forge.StatusRunning)
+	theirs.put(&s)
+	w.repo.LimitPipelines(1000)
+	w.write(w.check(m, forge.CheckSuccess, "fine"))
+	shown("success")
+	w.repo.ArchivePipelines()
+	w.write(w.check(m, forge.CheckActionRequired, "waits again"))
+	shown("success pending")
+}
+
+// The head of a merge request is there, whatever a replica says; a former head may be gone.
+func TestStatusOfACommitThatIsNotSeen(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.repo)
+	former := w.check(m, forge.CheckCancelled, "over")
+	m.Push(w.maya)
+	w.forge.LagReplicas(time.Minute)
+	present := w.check(m, forge.CheckSuccess, "fine")
+	for c, want := range map[*forge.Check]forge.Class{&former: forge.NotFound, &present: forge.Retriable} {
+		if _, err := w.c.WriteCheck(t.Context(), *c); classOf(t, err) != want {
+			t.Errorf("%s: %v", c.Title, err)
+		}
+		if _, _, err := w.c.FindCheck(t.Context(), *c); classOf(t, err) != want {
+			t.Errorf("find %s: %v", c.Title, err)
+		}
+	}
+}
+
 func TestNoteOnAFork(t *testing.T) {
 	w := newWorld(t)
 	m := w.repo.Open(w.mallory, w.fork)

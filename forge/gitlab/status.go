@@ -24,6 +24,12 @@ var _ status.Statuses = (*Client)(nil)
 // Jobs stay in the pipeline of the first receipt. Where that is gone GitLab chooses one by s.Ref (1 call more); a
 // pipeline that the client named is never exchanged for another (gl#443254).
 func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusReceipt, error) {
+	s.TargetURL = link(s.TargetURL)
+	return c.post(ctx, s)
+}
+
+// post posts a status as WriteStatus does, with whatever link.
+func (c *Client) post(ctx context.Context, s forge.Status) (forge.StatusReceipt, error) {
 	pid, err := commit(setStatus, s)
 	if err != nil {
 		return forge.StatusReceipt{}, err
@@ -31,7 +37,7 @@ func (c *Client) WriteStatus(ctx context.Context, s forge.Status) (forge.StatusR
 	text := wire.Cut(s.Description, maxField) // sent where it is empty too: the job would keep the text it had
 	o := &gl.SetCommitStatusOptions{
 		State: gl.BuildStateValue(s.State), Name: &s.Context, Ref: given(s.Ref), Coverage: s.Coverage, Description: &text,
-		TargetURL: given(link(s.TargetURL)),
+		TargetURL: given(s.TargetURL),
 	}
 	if s.PipelineID != 0 {
 		o.PipelineID = &s.PipelineID

@@ -84,6 +84,15 @@ func (p *Project) Protect(branch string) {
 	p.protected = append(p.protected, branch)
 }
 
+// ArchivePipelines makes every pipeline so old that it takes no statuses any more.
+func (p *Project) ArchivePipelines() {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	for _, old := range p.pipelines {
+		old.archived = true
+	}
+}
+
 // Status is a commit status: a job of the stage "external", as it is or as it was when a post was taken.
 type Status struct {
 	Job, Pipeline                                     int64
@@ -253,7 +262,7 @@ type refused struct {
 func (c call) external(sha, ref, name string) (*Pipeline, *refused) {
 	id, named := c.body["pipeline_id"].(float64)
 	for _, p := range slices.Backward(c.p.pipelines) {
-		if p.sha != sha || ref != "" && p.ref != ref || named && p.ID != int64(id) {
+		if p.archived || p.sha != sha || ref != "" && p.ref != ref || named && p.ID != int64(id) {
 			continue
 		}
 		jobs := 0

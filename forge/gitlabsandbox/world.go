@@ -198,6 +198,8 @@ type Pipeline struct {
 	by      *User
 	created time.Time
 	ended   time.Time
+
+	archived bool
 }
 
 // Open opens a merge request into the project from a branch of source, which may be the project itself.
