@@ -229,6 +229,8 @@ func (t *turn) fetch(uuid, key string, l looked, payload func(task Task, j Job) 
 	t.seen(uuid)
 	r := t.p.Runners[uuid]
 	switch {
+	case r.Ephemeral && slices.ContainsFunc(t.p.Tasks, func(k Task) bool { return k.Runner == uuid }):
+		return fetched{}, nil
 	case j == nil:
 		if t.p.waits() && !t.p.Starved && len(t.p.Jobs) < maxOpenJobs {
 			t.p.Starved, t.changed = true, true
@@ -275,8 +277,11 @@ func (t *turn) drop(which func(Task) bool) {
 	}
 }
 
-// close ends a task.
+// close ends a task, and an ephemeral runner with it: code of pull requests has had its registration in its hands.
 func (t *turn) close(k Task, r Result) {
+	if r != Expired && t.p.Runners[k.Runner].Ephemeral {
+		delete(t.p.Runners, k.Runner)
+	}
 	e := ended{Runner: k.Runner, Result: r}
 	if j := t.p.job(k.Job); j != nil {
 		e.Run, e.Job = j.Run, j.Name

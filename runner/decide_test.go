@@ -39,7 +39,7 @@ func newBench(t testbed, runners ...string) *bench {
 	b.do(func(x *turn) {
 		for _, r := range runners {
 			x.invite(registrationToken{Hash: hashed("t"), Labels: []string{"linux", "big"}, Expires: b.now.Add(time.Hour)})
-			if _, ok := x.register("t", r, "secret", r, "v1", []string{"linux"}); !ok {
+			if _, ok := x.register("t", r, "secret", r, "v1", []string{"linux"}, false); !ok {
 				t.Fatalf("register %s", r)
 			}
 		}
@@ -574,6 +574,23 @@ func TestStories(t *testing.T) {
 			b.expect("jobs", b.jobs(), "one success 1; two failure 1")
 			b.expect("told", b.states(), []forge.CheckState{forge.CheckRunning, forge.CheckFailure})
 		},
+		"an ephemeral runner is gone after the task that it accepted": func(b *bench) {
+			b.do(func(x *turn) { x.register("t", "E", "secret", "E", "v1", []string{"linux"}, true) })
+			b.want("r", spec("one", false), spec("two", true))
+			b.expect("fetched", b.fetch("E", k1), fetched{Task: 1})
+			b.expect("no second", b.fetch("E", k2), fetched{})
+			b.pass(AcceptTTL + time.Second)
+			b.expect("another, for the first was not accepted", b.fetch("E", k2), fetched{Task: 2})
+			b.says("E", 2, Success, verdictGood)
+			b.expect("gone", len(b.p.Runners), 2)
+			b.do(func(x *turn) { x.register("t", "F", "secret", "F", "v1", []string{"linux"}, true) })
+			b.expect("fetched", b.fetch("F", k1), fetched{Task: 3})
+			b.says("F", 3, InProgress, "")
+			b.pass(HeartbeatTTL)
+			b.expect("lost, and it may come back", b.fetch("F", k2), fetched{})
+			b.expect("of another", b.fetch("A", k1), fetched{Task: 4})
+			b.expect("gone", len(b.p.Runners), 2)
+		},
 		"a removed runner's tasks are lost": func(b *bench) {
 			b.want("r")
 			b.fetch("A", k1)
@@ -591,7 +608,7 @@ func TestStories(t *testing.T) {
 // runners that ask, up to a thousand open jobs.
 func TestRunsWaitForRoom(t *testing.T) {
 	b := newBench(t, "A")
-	b.do(func(x *turn) { x.register("t", "B", "secret", "B", "v1", []string{"big"}) })
+	b.do(func(x *turn) { x.register("t", "B", "secret", "B", "v1", []string{"big"}, false) })
 	wait := func(from, to int64) {
 		t.Helper()
 		b.expect("waiting", []int64{b.p.Seated, b.p.LastSeat}, []int64{from, to})
@@ -673,7 +690,7 @@ func TestWaitingRunsThatCannotBeRead(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	b := newBench(t)
 	try := func(token string, labels ...string) (ok bool) {
-		b.do(func(x *turn) { _, ok = x.register(token, fmt.Sprint(len(x.p.Runners)), "s", "n", "v", labels) })
+		b.do(func(x *turn) { _, ok = x.register(token, fmt.Sprint(len(x.p.Runners)), "s", "n", "v", labels, false) })
 		return ok
 	}
 	b.do(func(x *turn) {

@@ -78,11 +78,12 @@ type Runner struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
 	TokenHash string    `json:"token_hash"`
-	Allowed   []string  `json:"allowed"`           // labels granted at registration
-	Labels    []string  `json:"labels"`            // labels declared, among the allowed
-	Version   string    `json:"version,omitempty"` // as declared
-	Tasks     int64     `json:"tasks,omitempty"`   // ever assigned
-	Seen      time.Time `json:"seen,omitzero"`     // last contact, to a minute
+	Allowed   []string  `json:"allowed"`             // labels granted at registration
+	Labels    []string  `json:"labels"`              // labels declared, among the allowed
+	Version   string    `json:"version,omitempty"`   // as declared
+	Tasks     int64     `json:"tasks,omitempty"`     // ever assigned
+	Seen      time.Time `json:"seen,omitzero"`       // last contact, to a minute
+	Ephemeral bool      `json:"ephemeral,omitempty"` // goes with the first task that it has accepted
 }
 
 // registrationToken lets runners register.

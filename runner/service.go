@@ -262,7 +262,7 @@ func (c calls) Register(ctx context.Context, r *connect.Request[runnerv1.Registe
 	}
 	err = c.s.ask(ctx, func(t *turn) error {
 		var ok bool
-		if runner, ok = t.register(r.Msg.GetToken(), id, secret, r.Msg.GetName(), r.Msg.GetVersion(), r.Msg.GetLabels()); !ok {
+		if runner, ok = t.register(r.Msg.GetToken(), id, secret, r.Msg.GetName(), r.Msg.GetVersion(), r.Msg.GetLabels(), r.Msg.GetEphemeral()); !ok {
 			return errBadToken
 		}
 		return nil
@@ -271,12 +271,14 @@ func (c calls) Register(ctx context.Context, r *connect.Request[runnerv1.Registe
 		return nil, c.s.failed(ctx, "Register", err)
 	}
 	out := runner.message(id)
-	out.Token, out.Ephemeral = secret, r.Msg.GetEphemeral()
+	out.Token = secret
 	return connect.NewResponse(&runnerv1.RegisterResponse{Runner: out}), nil
 }
 
 func (r Runner) message(id string) *runnerv1.Runner {
-	return &runnerv1.Runner{Id: r.ID, Uuid: id, Name: r.Name, Version: r.Version, Labels: r.Labels, Status: runnerv1.RunnerStatus_RUNNER_STATUS_IDLE}
+	return &runnerv1.Runner{
+		Id: r.ID, Uuid: id, Name: r.Name, Version: r.Version, Labels: r.Labels, Status: runnerv1.RunnerStatus_RUNNER_STATUS_IDLE, Ephemeral: r.Ephemeral,
+	}
 }
 
 // Declare is the first call of a runner's process.

@@ -475,6 +475,31 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// What a job leaves behind on an ephemeral runner is worth nothing once the job has ended.
+func TestEphemeralRunner(t *testing.T) {
+	s, _ := alone(t)
+	p := register(t, s, "linux")
+	r := must[*connect.Response[runnerv1.RegisterResponse]](t)(p.Register(t.Context(), connect.NewRequest(&runnerv1.RegisterRequest{
+		Token: must[string](t)(s.Invite(t.Context(), []string{"linux"}, time.Hour, true)), Ephemeral: true,
+	}))).Msg.GetRunner()
+	p.uuid, p.token = r.GetUuid(), r.GetToken()
+	d := must[*connect.Response[runnerv1.DeclareResponse]](t)(p.Declare(t.Context(), connect.NewRequest(&runnerv1.DeclareRequest{Labels: []string{"linux"}})))
+	if !r.GetEphemeral() || !d.Msg.GetRunner().GetEphemeral() {
+		t.Errorf("registered %t, declared %t", r.GetEphemeral(), d.Msg.GetRunner().GetEphemeral())
+	}
+	if err := s.want(t.Context(), order("r", spec("one", false), spec("two", false))); err != nil {
+		t.Fatal(err)
+	}
+	task := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask()
+	if second := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask(); second != nil {
+		t.Errorf("a second task, %d", second.GetId())
+	}
+	must[*runnerv1.UpdateTaskResponse](t)(p.update(task.GetId(), runnerv1.Result_RESULT_SUCCESS, verdictOf(task)))
+	if _, err := p.keyed(s, ""); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("after its job: %v", err)
+	}
+}
+
 // Nobody makes the server read much before it knows who sends it, in whatever form.
 func TestLargeCalls(t *testing.T) {
 	s, _ := alone(t)

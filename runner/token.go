@@ -62,7 +62,7 @@ func (p Pool) invites(token string) bool {
 
 // register admits a runner if its token is one of ours. Its labels are those of the token that it asks for; they are
 // all it can ever have. One that asks for none gets all: Forgejo's, from version 13 on, names them in its Declare.
-func (t *turn) register(token, uuid, secret, name, version string, asked []string) (r Runner, ok bool) {
+func (t *turn) register(token, uuid, secret, name, version string, asked []string, ephemeral bool) (r Runner, ok bool) {
 	found := -1
 	for i, o := range t.p.Tokens {
 		if same(o.Hash, token) && o.Expires.After(t.now) {
@@ -91,6 +91,7 @@ func (t *turn) register(token, uuid, secret, name, version string, asked []strin
 	}
 	t.p.LastID++
 	r.ID, r.Name, r.TokenHash, r.Version, r.Labels, r.Seen = t.p.LastID, clip(name, 100), hashed(secret), clip(version, 100), r.Allowed, t.now
+	r.Ephemeral = ephemeral
 	if t.p.Runners == nil {
 		t.p.Runners = map[string]Runner{}
 	}
