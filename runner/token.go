@@ -61,8 +61,7 @@ func (p Pool) invites(token string) bool {
 }
 
 // register admits a runner if its token is one of ours. Its labels are those of the token that it asks for; they are
-// all it can ever have. One that asks for none gets all: Forgejo's version 13 names them in
-// its Declare only.
+// all it can ever have. One that asks for none gets all: Forgejo's of version 13 names them in its Declare only.
 func (t *turn) register(token, uuid, secret, name, version string, asked []string, ephemeral bool) (r Runner, ok bool) {
 	found := -1
 	for i, o := range t.p.Tokens {
