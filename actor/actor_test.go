@@ -640,6 +640,52 @@ func TestTellsShareASave(t *testing.T) {
 	})
 }
 
+// A document that is asked again and again is decoded when it has changed, by whomever.
+func TestAskRecalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, actor.Options{})
+		for name, recall := range map[string]bool{"recalled": true, "read": false} {
+			hot, other := x.engine(x.script, actor.Options{}), x.engine(x.script, actor.Options{})
+			actor.Register(hot, name, &script{}, actor.KindOptions{Recall: recall})
+			s := subject
+			s.Kind = name
+			var seen []int
+			var same bool
+			var last *int
+			ask := func(e *actor.Engine, save bool) {
+				t.Helper()
+				_, err := actor.Ask(t.Context(), e, s, "", func(d map[string]*int, _ time.Time) (actor.Step[map[string]*int], error) {
+					n := 0
+					if d["n"] != nil {
+						n = *d["n"]
+					}
+					same, last = d["n"] != nil && d["n"] == last, d["n"]
+					seen = append(seen, n)
+					if !save {
+						return actor.Step[map[string]*int]{}, errors.New("nothing to save")
+					}
+					n++
+					return actor.Step[map[string]*int]{Next: map[string]*int{"n": &n}}, nil
+				})
+				if save && err != nil {
+					t.Fatal(err)
+				}
+			}
+			ask(hot, true)
+			ask(hot, false)
+			ask(hot, false)
+			if same != recall {
+				t.Errorf("%s: decoded once is %v", name, same)
+			}
+			ask(other, true)
+			ask(hot, false)
+			ask(hot, true)
+			ask(hot, false)
+			equal(t, name, seen, []int{0, 1, 1, 1, 2, 2, 3})
+		}
+	})
+}
+
 func TestConfirmRefusesAfterNewMail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var x *bench

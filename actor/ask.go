@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,9 +47,12 @@ func Ask[D any](ctx context.Context, e *Engine, s state.Subject, id string, f fu
 					return state.Commit{}, fmt.Errorf("ask %s: %w", s, err)
 				}
 			}
-			d, err := decodeDoc[D](env.Doc)
-			if err != nil {
-				return state.Commit{}, err
+			d, ok := env.decoded.(D)
+			if !ok {
+				if d, err = decodeDoc[D](env.Doc); err != nil {
+					return state.Commit{}, err
+				}
+				e.recall(s, env, d)
 			}
 			step, err := f(d, now)
 			if err != nil {
@@ -125,7 +129,7 @@ func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope
 	if err != nil {
 		return false, fmt.Errorf("load %s: %w", s, err)
 	}
-	env, err := decodeEnvelope(snap.Doc)
+	env, err := e.read(s, snap.Doc)
 	if err != nil {
 		return false, fmt.Errorf("load %s: %w", s, err)
 	}
@@ -147,6 +151,32 @@ func (e *Engine) swap(ctx context.Context, s state.Subject, f func(env *envelope
 		e.poke(s)
 	}
 	return true, nil
+}
+
+// recall keeps what an Ask has read of a subject.
+func (e *Engine) recall(s state.Subject, env *envelope, doc any) {
+	if k := e.kindOf(s); k == nil || !k.Recall {
+		return
+	}
+	kept := env.clone()
+	kept.decoded = doc
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.recalled[s] = kept
+}
+
+// read decodes an envelope, or recalls it. Bytes are compared and not versions, which a store that lost its newest writes
+// gives again to others.
+func (e *Engine) read(s state.Subject, raw []byte) (envelope, error) {
+	e.mu.Lock()
+	kept := e.recalled[s]
+	e.mu.Unlock()
+	if kept != nil && bytes.Equal(kept.raw, raw) {
+		return *kept.clone(), nil
+	}
+	env, err := decodeEnvelope(raw)
+	env.raw = raw
+	return env, err
 }
 
 // amend changes a subject's envelope for an operator: rounds of swap, with records and a journal line.

@@ -64,6 +64,7 @@ type Engine struct {
 	queue    []state.Subject        // waiting for one of the places
 	queued   map[state.Subject]bool
 	asking   map[state.Subject]*line
+	recalled map[state.Subject]*envelope // as last asked, of kinds with Recall
 	turns    sync.WaitGroup
 	identity string
 	lookUp   time.Time // until then every effect is looked up before its first try
@@ -78,6 +79,9 @@ type KindOptions struct {
 	// Clockwork: its subjects wake themselves. That they do is no sign that work gets done, and after a failover they
 	// catch up by themselves, so they stand in no IndexTouched.
 	Clockwork bool
+	// Recall: its subjects are few and asked many times a second. Each process keeps the document that it last asked,
+	// decoded, and an Ask that finds the same bytes decodes nothing. So what an Ask is given it must not change.
+	Recall bool
 }
 
 // kind is a Behaviour with its types erased.
@@ -119,7 +123,7 @@ func New(store Store, locker lock.Locker, opt Options) *Engine {
 		store: store, locker: locker, opt: opt, log: opt.Log, metrics: newMetrics(opt.Registerer),
 		kinds: map[string]*kind{}, suspect: make(chan struct{}, 1),
 		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{},
-		asking: map[state.Subject]*line{},
+		asking: map[state.Subject]*line{}, recalled: map[state.Subject]*envelope{},
 	}
 }
 

@@ -49,6 +49,9 @@ type envelope struct {
 	LastPanic    string    `json:"last_panic,omitempty"`
 
 	Dead []DeadRef `json:"dead,omitempty"`
+
+	raw     []byte // as it was read for an Ask
+	decoded any    // Doc, where it is recalled
 }
 
 // The engine's own indexes. Labels are keys of entries, or ids of dead letters; scores are Unix milliseconds of the

@@ -46,7 +46,7 @@ func house(ctx context.Context, url string) (*server, error) {
 		return nil, err
 	}
 	e := actor.New(st, lock.NewRedis(st.Client(), 2*time.Second), actor.Options{})
-	actor.Register(e, Kind, NewBehaviour(st.Record), actor.KindOptions{MailFormat: Format})
+	actor.Register(e, Kind, NewBehaviour(st.Record), actor.KindOptions{MailFormat: Format, Recall: true})
 	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
 	s, err := New(Options{
 		Engine: e, Store: st, Pool: Subject("test", "default"), Key: []byte("a key of the test"), Log: zap.NewNop(), Metrics: prometheus.NewRegistry(),

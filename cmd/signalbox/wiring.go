@@ -138,7 +138,7 @@ func source(t Trigger) prmanager.Source {
 
 // serveJobs builds the service that runners speak to.
 func (w wiring) serveJobs(st store, log *zap.Logger, m prometheus.Registerer) (*runner.Service, error) {
-	actor.Register(w.engine, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format})
+	actor.Register(w.engine, runner.Kind, runner.NewBehaviour(st.Record), actor.KindOptions{MailFormat: runner.Format, Recall: true})
 	source := func(instance string) (runner.Source, error) {
 		c, err := w.client(instance)
 		return c.forgeClient, err
