@@ -90,7 +90,7 @@ type anyStore interface {
 func serve(t testing.TB, st anyStore, l lock.Locker) *server {
 	t.Helper()
 	e := actor.New(st, l, actor.Options{})
-	actor.Register(e, Kind, NewBehaviour(st.Record), actor.KindOptions{MailFormat: Format})
+	actor.Register(e, Kind, NewBehaviour(st.Record), actor.KindOptions{MailFormat: Format, Recall: true})
 	actor.Register(e, "pr", ear{}, actor.KindOptions{MailFormat: prmanager.Format})
 	s, err := New(Options{
 		Engine: e, Store: st, Pool: Subject("test", "default"), Key: []byte("a key of the test"), URL: "https://ci.example.org/",
