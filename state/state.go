@@ -101,7 +101,7 @@ type Accepted struct {
 
 // Mail is one durable input of a subject.
 type Mail struct {
-	Seq    int64     `json:"seq"` // grows by one per mail; never reused
+	Seq    int64     `json:"seq"` // grows by one per mail; not reused in the life of the subject
 	ID     string    `json:"id"`
 	Kind   string    `json:"kind"`
 	Format int       `json:"format"`
