@@ -103,7 +103,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 			}
 			continue // deleted: there is nothing to show it on
 		}
-		if live.IID != int64(number) || live.TargetProjectID == 0 || live.SHA == "" {
+		if live.TargetProjectID == 0 || live.SHA == "" {
 			return places{}, wire.Incomplete(op)
 		}
 		head := live.SHA == check.SHA
@@ -112,7 +112,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 				at.ref, at.head = live.SourceBranch, head
 			}
 		} else if head && !check.Part && (live.State == opened || live.State == locked || check.State == forge.CheckCancelled) {
-			at.notes = append(at.notes, live.IID)
+			at.notes = append(at.notes, int64(number))
 		}
 	}
 	return at, nil
@@ -253,7 +253,7 @@ func (c *Client) ourNote(ctx context.Context, at places, number int64, name stri
 			return nil, classify(op, err)
 		}
 		for _, n := range list {
-			if n.Author.ID == at.me && !n.System && strings.HasPrefix(n.Body, marker(name)) {
+			if n.Author.ID == at.me && strings.HasPrefix(n.Body, marker(name)) {
 				return n, nil
 			}
 		}

@@ -122,6 +122,62 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// scripted is a GitLab that answers each path, with its method, with one text.
+func scripted(t *testing.T, answers map[string]string) *Client {
+	t.Helper()
+	mux := http.NewServeMux()
+	for pattern, answer := range answers {
+		mux.HandleFunc(strings.Replace(pattern, " ", " /api/v4", 1), func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, answer) })
+	}
+	api := httptest.NewServer(mux)
+	t.Cleanup(api.Close)
+	return client(t, api.URL, "glpat-x")
+}
+
+// Older servers say "bot" of nobody; service accounts may be called anything.
+func TestSelf(t *testing.T) {
+	for answer, want := range map[string]bool{
+		`{"id":1,"username":"project_1_bot_ab"}`: true, `{"id":1,"username":"renovate","bot":true}`: true, `{"id":1,"username":"maya","bot":false}`: false,
+	} {
+		me, bot, err := scripted(t, map[string]string{"GET /user": answer}).Self(t.Context())
+		if err != nil || bot != want || me.Bot != want || me.ID != 1 {
+			t.Errorf("%s: %+v, %t, %v", answer, me, bot, err)
+		}
+	}
+	if _, _, err := scripted(t, map[string]string{"GET /user": `{}`}).Self(t.Context()); classOf(t, err) != forge.Retriable {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// The newest counts, in whatever order they come.
+func TestNewestStatus(t *testing.T) {
+	sha := strings.Repeat("a", 40)
+	one := func(id int) string {
+		return fmt.Sprintf(`{"id":%d,"status":"success","name":"ci","pipeline_id":%d,"author":{"id":1}}`, id, 100+id)
+	}
+	for _, list := range []string{one(5) + "," + one(9), one(9) + "," + one(5)} {
+		c := scripted(t, map[string]string{
+			"GET /user": `{"id":1,"username":"bot"}`, "GET /projects/7/repository/commits/" + sha + "/statuses": "[" + list + "]",
+		})
+		r, _, err := c.FindStatus(t.Context(), forge.Status{Repo: forge.Repo{ID: 7}, SHA: sha, Context: "ci", State: forge.StatusSuccess})
+		if err != nil || r != (forge.StatusReceipt{ID: "9", PipelineID: 109}) {
+			t.Errorf("%s: %+v, %v", list, r, err)
+		}
+	}
+}
+
+// Where GitLab does not count its pages, the newest label events are out of reach.
+func TestLabelHistoryWithoutAnEnd(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Next-Page", "2")
+		_, _ = fmt.Fprint(w, `[]`)
+	}))
+	t.Cleanup(api.Close)
+	if _, err := client(t, api.URL, "glpat-x").LabelHistory(t.Context(), forge.Ref{Repo: forge.Repo{ID: 7}, Number: 1}); classOf(t, err) != forge.Permanent {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestLabelHistoryReadsTheNewest(t *testing.T) {
 	for _, n := range []int{0, 1, 100, 101, 149, 150, 420} {
 		w := newWorld(t)
@@ -464,6 +520,44 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
+// What each status of a pipeline means: for the gate, for what is to be cancelled, for what is to be found again.
+func TestPipelineStatuses(t *testing.T) {
+	for status, want := range map[string]struct {
+		state        forge.CheckState
+		ended, found bool
+	}{
+		"created": {forge.CheckQueued, false, true}, "waiting_for_resource": {forge.CheckQueued, false, true}, "preparing": {forge.CheckQueued, false, true},
+		"pending": {forge.CheckQueued, false, true}, "scheduled": {forge.CheckQueued, false, true}, "manual": {forge.CheckQueued, true, true},
+		"running": {forge.CheckRunning, false, true}, "canceling": {forge.CheckRunning, true, false},
+		"success": {forge.CheckSuccess, true, true}, "failed": {forge.CheckFailure, true, true}, "skipped": {forge.CheckFailure, true, true},
+		"canceled": {forge.CheckCancelled, true, false},
+	} {
+		w := newWorld(t)
+		m := w.repo.Open(w.mallory, w.fork)
+		p, run := w.c.Pipeline(), w.run(m, w.fork)
+		r, err := p.Start(t.Context(), run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Pipelines()[0].Become(status)
+		s, err := p.State(t.Context(), run, r)
+		if err != nil || s.State != want.state {
+			t.Errorf("%s is %s, %v", status, s.State, err)
+		}
+		if _, found, err := p.Find(t.Context(), run); err != nil || found != want.found {
+			t.Errorf("%s: found %t, %v", status, found, err)
+		}
+		if ended(status) != want.ended {
+			t.Errorf("%s: ended is not %t", status, want.ended)
+		}
+	}
+	c := scripted(t, map[string]string{"POST /projects/7/merge_requests/1/pipelines": `{"id":5}`})
+	run := forge.Run{Ref: forge.Ref{Repo: forge.Repo{ID: 7}, Number: 1}, SHA: strings.Repeat("a", 40)}
+	if _, err := c.Pipeline().Start(t.Context(), run); classOf(t, err) != forge.Retriable {
+		t.Errorf("an answer without a commit: %v", err)
+	}
+}
+
 func TestPipelineT33(t *testing.T) {
 	w := newWorld(t)
 	m := w.repo.Open(w.mallory, w.fork)
@@ -657,6 +751,7 @@ func TestClassify(t *testing.T) {
 		{401, `{"message":"401 Unauthorized"}`, nil, forge.Auth, 0},
 		{403, `{"error":"insufficient_scope"}`, nil, forge.Auth, 0},
 		{403, `{"message":"403 Forbidden - project is archived"}`, nil, forge.Permanent, 0},
+		{403, `{"message":"You cannot perform write operations on a read-only instance"}`, nil, forge.Permanent, 0},
 		{404, `{"message":"404 Not found"}`, nil, forge.NotFound, 0},
 		{408, ``, nil, forge.Retriable, 0},
 		{409, `{"message":"409 Conflict: Resource lock"}`, nil, forge.Contention, 0},

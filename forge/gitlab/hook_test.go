@@ -97,6 +97,7 @@ func TestNewHookRefuses(t *testing.T) {
 		"empty secret":    {Instance: "gitlab", Secrets: []string{""}, Now: now},
 		"no prefix":       {Instance: "gitlab", SigningTokens: []string{"c2lnbmluZy1rZXktYS1vZi0zMi1ieXRlcy1sZW5ndGg="}, Now: now},
 		"no base64":       {Instance: "gitlab", SigningTokens: []string{"whsec_!!!"}, Now: now},
+		"short key":       {Instance: "gitlab", SigningTokens: []string{"whsec_c2lnbmluZy1rZXktYS1vZi0yMw=="}, Now: now},
 		"key of no bytes": {Instance: "gitlab", SigningTokens: []string{"whsec_"}, Now: now},
 	} {
 		if _, err := NewHook(o); err == nil || strings.Contains(err.Error(), "c2lnbm") {

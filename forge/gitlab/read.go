@@ -38,11 +38,8 @@ func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
 	if err != nil {
 		return forge.Pull{}, classify(op, err)
 	}
-	switch {
-	case live.IID != int64(ref.Number), live.TargetProjectID == 0, live.SHA == "", live.TargetBranch == "", live.State == "", live.UpdatedAt == nil:
+	if live.IID != int64(ref.Number) || live.TargetProjectID == 0 || live.SHA == "" || live.TargetBranch == "" || live.State == "" || live.UpdatedAt == nil {
 		return forge.Pull{}, wire.Incomplete(op)
-	case ref.Repo.ID != 0 && live.TargetProjectID != ref.Repo.ID:
-		return forge.Pull{}, wire.Permanent(op, errors.New("the path belongs to another project now"))
 	}
 	ref.Repo.Instance, ref.Repo.ID = c.instance, live.TargetProjectID
 	if name := pathOf(&live.BasicMergeRequest); name != "" {
@@ -70,8 +67,7 @@ func pathOf(m *gl.BasicMergeRequest) string {
 }
 
 // LabelHistory reads at least the newest 50 label changes, oldest first: GitLab lists them so and has no other order, and
-// the first page says which is the last. An entry whose label was deleted names nothing that could be judged and is left
-// out.
+// the first page says which is the last. An entry whose label was deleted names none.
 func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.LabelEntry, error) {
 	const op = "read label history"
 	pid, err := project(op, ref.Repo)
@@ -97,7 +93,7 @@ func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.Label
 		if e.ID == 0 || e.CreatedAt == nil {
 			return nil, wire.Incomplete(op)
 		}
-		if e.Label.Name == "" || e.Action != "add" && e.Action != "remove" {
+		if e.Action != "add" && e.Action != "remove" {
 			continue
 		}
 		history = append(history, forge.LabelEntry{

@@ -78,9 +78,6 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gl.ListProjectMe
 		if m.IID <= 0 || m.TargetProjectID == 0 || m.State == "" || m.UpdatedAt == nil || m.CreatedAt == nil || name == "" {
 			return nil, 0, wire.Incomplete(op)
 		}
-		if repo.ID != 0 && m.TargetProjectID != repo.ID {
-			return nil, 0, &forge.Fault{Class: forge.NotFound, Op: op, Status: 404, Err: errors.New("the path belongs to another project now")}
-		}
 		out = append(out, repair.Pull{
 			Ref: forge.Ref{Number: int(m.IID), Repo: forge.Repo{
 				Instance: c.instance, ID: m.TargetProjectID, Name: name, Private: repo.Private,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/signalbox-ci/signalbox/forge"
@@ -13,6 +14,10 @@ func TestFileAtACommit(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.EscapedPath()+"@"+r.URL.Query().Get("ref") == "/base/api/v4/projects/42/repository/files/%2Esignalbox%2Fpresubmit%2Eyaml/raw@abc" {
 			fmt.Fprint(w, "jobs: []\n")
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "/large/raw") {
+			fmt.Fprint(w, strings.Repeat("x", maxSource+1))
 			return
 		}
 		w.WriteHeader(http.StatusNotFound)
@@ -28,6 +33,9 @@ func TestFileAtACommit(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	if _, err := c.File(t.Context(), repo, "abc", "other"); forge.Classify(err).Class != forge.NotFound {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.File(t.Context(), repo, "abc", "large"); forge.Classify(err).Class != forge.Permanent {
 		t.Errorf("%v", err)
 	}
 	if _, err := c.File(t.Context(), repo, "", ".signalbox/presubmit.yaml"); forge.Classify(err).Class != forge.Retriable {
