@@ -111,7 +111,7 @@ func (c *Client) places(ctx context.Context, op string, check forge.Check) (plac
 			if at.status = true; at.ref == "" || head && !at.head {
 				at.ref, at.head = live.SourceBranch, head
 			}
-		} else if head && !check.Part && (live.State == opened || live.State == locked || check.State == forge.CheckCancelled) {
+		} else if head && !check.Part && (isOpen(live.State) || check.State == forge.CheckCancelled) {
 			at.notes = append(at.notes, int64(number))
 		}
 	}

@@ -166,6 +166,14 @@ func TestNewestStatus(t *testing.T) {
 	}
 }
 
+func TestIsOpen(t *testing.T) {
+	for state, want := range map[string]bool{"opened": true, "locked": true, "closed": false, "merged": false, "": false} {
+		if isOpen(state) != want {
+			t.Errorf("%q is open: %t", state, !want)
+		}
+	}
+}
+
 // Where GitLab does not count its pages, the newest label events are out of reach.
 func TestLabelHistoryWithoutAnEnd(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

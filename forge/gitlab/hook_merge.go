@@ -143,7 +143,7 @@ func (p *mergePayload) Mail(to forge.Routed) (any, string) {
 		Actions: p.actions(), Delivery: to.GUID,
 		Pull: forge.Pull{
 			Ref:  forge.Ref{Repo: to.Repo, Number: m.IID},
-			Open: m.State == opened || m.State == locked, Merged: m.State == merged, Draft: m.Draft || m.WIP,
+			Open: isOpen(m.State), Merged: m.State == merged, Draft: m.Draft || m.WIP,
 			Author: p.person(m.AuthorID),
 			Head:   forge.Branch{SHA: m.LastCommit.ID, RepoID: m.SourceID},
 			Base:   forge.Branch{Name: m.Target, RepoID: m.TargetID}, UpdatedAt: m.UpdatedAt.Time,

@@ -19,12 +19,14 @@ var (
 	_ prmanager.Commenter = (*Client)(nil)
 )
 
-// States of a merge request. "locked" is one that is being merged: open until it is merged.
+// States of a merge request.
 const (
 	opened = "opened"
-	locked = "locked"
 	merged = "merged"
 )
+
+// isOpen says whether a state is one of an open merge request: "locked" is one that is being merged.
+func isOpen(state string) bool { return state == opened || state == "locked" }
 
 // Pull reads the live merge request: 1 call. Its times are whole seconds, as those of hooks are. Base.SHA is the tip of
 // the target branch as of the newest push, or empty while GitLab still prepares the merge request.
@@ -46,7 +48,7 @@ func (c *Client) Pull(ctx context.Context, ref forge.Ref) (forge.Pull, error) {
 		ref.Repo.Name = name
 	}
 	p := forge.Pull{
-		Ref: ref, Open: live.State == opened || live.State == locked, Merged: live.State == merged, Draft: live.Draft,
+		Ref: ref, Open: isOpen(live.State), Merged: live.State == merged, Draft: live.Draft,
 		Head:      forge.Branch{SHA: live.SHA, Name: live.SourceBranch, RepoID: live.SourceProjectID}, // 0: the fork was deleted
 		Base:      forge.Branch{SHA: live.DiffRefs.StartSha, Name: live.TargetBranch, RepoID: live.TargetProjectID},
 		UpdatedAt: second(live.UpdatedAt),

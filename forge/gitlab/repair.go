@@ -82,7 +82,7 @@ func (c *Client) pulls(ctx context.Context, repo forge.Repo, o *gl.ListProjectMe
 			Ref: forge.Ref{Number: int(m.IID), Repo: forge.Repo{
 				Instance: c.instance, ID: m.TargetProjectID, Name: name, Private: repo.Private,
 			}},
-			Open: m.State == opened || m.State == locked, CreatedAt: second(m.CreatedAt), UpdatedAt: second(m.UpdatedAt),
+			Open: isOpen(m.State), CreatedAt: second(m.CreatedAt), UpdatedAt: second(m.UpdatedAt),
 		})
 	}
 	return out, int(res.NextPage), nil
