@@ -87,7 +87,7 @@ func finish(w http.ResponseWriter, v any, err error) {
 		w.Header().Set("Retry-After", "1")
 		fail(w, http.StatusServiceUnavailable, "busy", err.Error())
 	default:
-		fail(w, http.StatusInternalServerError, "internal", "the store did not answer; the log says more")
+		fail(w, http.StatusInternalServerError, "internal", err.Error())
 	}
 }
 

@@ -169,6 +169,12 @@ func TestCheckFindings(t *testing.T) {
 			if want := len(found.of(isFailure)) > 0; (code == exitFailed) != want {
 				t.Errorf("exit code %d with failures %q", code, found.of(isFailure))
 			}
+			hook := func(severity string) bool {
+				return slices.ContainsFunc(found.of(severity), func(s string) bool { return strings.HasPrefix(s, "the webhook to ") })
+			}
+			if hook(isFine) && (hook(isFailure) || hook(isWarning)) {
+				t.Errorf("one webhook is fine and is not: %q", found)
+			}
 			for _, f := range found {
 				if strings.Contains(f.What+f.Mend, "pw@") || strings.Contains(f.What, "hidden") {
 					t.Errorf("tells a secret: %+v", f)

@@ -192,6 +192,8 @@ func TestPrecedence(t *testing.T) {
 		{"forge from the file", at(Settings{}).Forges[0].Token.Reveal(), "in-file"},
 		{"forge completed by the environment", at(Settings{}, "SIGNALBOX_GITHUB_TOKEN=in-env").Forges[0].Token.Reveal(), "in-env"},
 		{"a secret's file in the environment over a secret in the file", at(Settings{}, "SIGNALBOX_GITHUB_TOKEN_FILE=token").Forges[0].Token.Reveal(), "from-a-file"},
+		{"a secret in the environment over a secret's file in the file", resolve(t, Settings{Config: "filed.yaml"}, []string{"SIGNALBOX_GITHUB_TOKEN=in-env"},
+			files{"filed.yaml": "forges: {github: {token_file: token, webhook_secret: filed}}\n", "token": "from-a-file\n"}).Forges[0].Token.Reveal(), "in-env"},
 		{"the file's own secret stays", at(Settings{}, "SIGNALBOX_GITHUB_TOKEN=in-env").Forges[0].WebhookSecrets[0].Reveal(), "filed"},
 		{"file named by the environment", resolve(t, Settings{}, []string{"SIGNALBOX_CONFIG=box.yaml"}, f).LockTTL, 20 * time.Second},
 	} {
@@ -375,6 +377,7 @@ func TestRefusals(t *testing.T) {
 		"trigger: same check":        {env: env("SIGNALBOX_TRIGGER=http:https://ci/a,http:https://ci/b"), want: []string{`two triggers would both write the check "ci"`}},
 		"repos: no owner":            {env: env("SIGNALBOX_REPOS=widgets"), want: []string{`environment: SIGNALBOX_REPOS: "widgets" names no repository; expected OWNER/REPO or OWNER/*`}},
 		"repos: everything":          {env: env("SIGNALBOX_REPOS=*"), want: []string{`"*" names no repository`}},
+		"repos: more before it":      {env: env("SIGNALBOX_REPOS=a b/c"), want: []string{`"a b/c" names no repository`}},
 		"repos: star inside":         {env: env("SIGNALBOX_REPOS=acme/wid*"), want: []string{`"acme/wid*" names no repository`}},
 		"repos: other forge":         {env: env("SIGNALBOX_REPOS=githup:a/b"), want: []string{`environment: SIGNALBOX_REPOS: "githup" is no configured forge; expected github`}},
 		"repositories: bad pattern":  {file: file(ok + "repositories:\n  acme: {hold: 1m}\n"), want: []string{`c.yaml:3: repositories.acme: "acme" names no repository`}},

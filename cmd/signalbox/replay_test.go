@@ -163,6 +163,29 @@ func TestReplayForms(t *testing.T) {
 	}
 }
 
+// Deliveries that come late are decided when they come: a pull request's time never goes back.
+func TestReplayOfLateDeliveries(t *testing.T) {
+	late := slices.Collect(bytes.Lines(life(t)))
+	slices.Reverse(late)
+	code, out, errs := replayOf(t, nil, files{"late": string(bytes.Join(late, nil))}, "--output", "json", "late")
+	var list []replayed
+	if err := json.Unmarshal([]byte(out), &list); code != exitOK || err != nil {
+		t.Fatalf("%d %v %s", code, err, errs)
+	}
+	var last time.Time
+	for _, x := range list {
+		for _, l := range x.Story {
+			if l.At.Before(last) {
+				t.Errorf("%s is decided at %s, after %s", x.Action, l.At, last)
+			}
+			last = l.At
+		}
+	}
+	if last.IsZero() {
+		t.Error("nothing was decided")
+	}
+}
+
 func TestReplayOfWhatIsNotDecided(t *testing.T) {
 	f := files{
 		"star":    `{"headers":{"X-GitHub-Event":"star","X-GitHub-Delivery":"1"},"body":{"action":"created"}}`,
