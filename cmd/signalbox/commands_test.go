@@ -182,3 +182,27 @@ func TestInternalSweep(t *testing.T) {
 		t.Errorf("without a token: %d %s", code, body)
 	}
 }
+
+// Of two pull requests, the number of one begins with the other's.
+func TestPullRequestIsNamedInFull(t *testing.T) {
+	y := newYard(t, false)
+	y.up()
+	y.send()
+	for range 9 { // never heard of
+		y.repo.OpenPR(y.maya, sandbox.PROptions{})
+		for _, d := range y.forge.Due() {
+			if err := y.sender.Drop(d.GUID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pr := y.repo.OpenPR(y.mallory, sandbox.PROptions{Fork: true})
+	y.send()
+	y.settle()
+	if code, _, errs := y.command("explain", y.ref(pr)); code != exitOK {
+		t.Errorf("%s: %d %s", y.ref(pr), code, errs)
+	}
+	if code, out, errs := y.command("explain", strings.TrimSuffix(y.ref(pr), "0")); code != exitFailed || !strings.Contains(errs, "no such pull request is known here") {
+		t.Errorf("the one before it: %d %s%s", code, out, errs)
+	}
+}

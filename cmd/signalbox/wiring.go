@@ -131,9 +131,9 @@ func source(t Trigger) prmanager.Source {
 		return prmanager.Source{Event: "workflow_dispatch", Path: ".github/workflows/" + t.File}
 	case RepositoryDispatch:
 		return prmanager.Source{Event: "repository_dispatch"} // whichever workflow listens
-	case ActionsApproval, HTTP, GitLabPipeline, Runner:
+	default:
+		return prmanager.Source{}
 	}
-	return prmanager.Source{}
 }
 
 // serveJobs builds the service that runners speak to.

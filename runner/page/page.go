@@ -239,7 +239,7 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep it back
-	s := stream{w: w, at: parsePosition(from)}
+	s := stream{w: w, at: parsePosition(from), done: map[int64]bool{}}
 	ctx, cancel := context.WithTimeout(r.Context(), streamFor)
 	defer cancel()
 	tick := time.NewTicker(p.look)
@@ -301,9 +301,6 @@ func (s *stream) send(ctx context.Context, runners *runner.Service, v runner.Vie
 			return err
 		}
 		if !more {
-			if s.done == nil {
-				s.done = map[int64]bool{}
-			}
 			s.done[l.Task] = true
 		}
 		if s.at[i] = next; told {
