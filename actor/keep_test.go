@@ -348,7 +348,7 @@ func TestDocumentOfNoKindIsDropped(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := x.store.Commit(t.Context(), state.Commit{Subject: newer, Doc: json.RawMessage(`{"format":99,"keep":1}`), Wake: time.Now().Add(kept)}); err != nil {
+		if _, err := x.store.Commit(t.Context(), state.Commit{Subject: newer, Doc: json.RawMessage(`{"format":99,"keep":1,"seq":"of another type"}`), Wake: time.Now().Add(kept)}); err != nil {
 			t.Fatal(err)
 		}
 		left := func(s state.Subject) bool {

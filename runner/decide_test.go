@@ -629,12 +629,13 @@ func TestRunsWaitForRoom(t *testing.T) {
 	wait(0, 4)
 	for i := range 2 {
 		b.fetch("A", fmt.Sprint("k", i))
+		b.want(fmt.Sprint("q", i)) // there is room, but others were here before
 		if b.wake != b.now {
 			t.Fatal("nobody comes to let the next in")
 		}
 		b.turn()
 	}
-	wait(3, 4)
+	wait(3, 6)
 	b.expect("last", b.p.Jobs[maxQueued+1].Run, fmt.Sprint("r", maxQueued+2))
 
 	big := spec("unit", false)
@@ -664,6 +665,7 @@ func TestRunsWaitForRoom(t *testing.T) {
 		b.turn()
 	}
 	b.expect("jobs", len(b.p.Jobs), maxOpenJobs)
+	b.expect("let in without need, once some have ended", b.p.Starved, false)
 	for _, key := range []string{fmt.Sprint("r", maxQueued+1), "later", "s101", "s102"} {
 		if _, open := b.p.Runs[key]; open || decoded[outcome](b.records[resultRecord(key)]).Result != Cancelled {
 			t.Errorf("run %s is not cancelled", key)
