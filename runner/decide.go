@@ -596,7 +596,7 @@ func names(labels []string) []string {
 	out := []string{}
 	for _, l := range labels {
 		l, _, _ = strings.Cut(l, ":")
-		if l != "" && len(l) <= 100 && !slices.Contains(out, l) {
+		if labelForm.MatchString(l) && !slices.Contains(out, l) {
 			out = append(out, l)
 		}
 	}

@@ -590,13 +590,28 @@ func (s *Service) maskOf(ctx context.Context, task int64) (m mask, open bool, er
 	return newMask(t.GetSecrets(), ours(s.key, "task", task), nonce(s.key, task)), true, nil
 }
 
-// Invite makes a registration token that grants labels until it expires, or to the first runner only.
-func (s *Service) Invite(ctx context.Context, labels []string, life time.Duration, once bool) (token string, err error) {
-	labels = names(labels)
-	if len(labels) == 0 {
-		return "", errors.New("a registration token needs at least one label")
+// ErrLabels says that no job could ask for a runner with these labels.
+var ErrLabels = errors.New("expected one or more labels, each of up to 63 letters, digits, dots, dashes and underscores")
+
+func checkLabels(labels []string) error {
+	for _, l := range labels {
+		if len(names([]string{l})) == 0 {
+			return fmt.Errorf("label %.70q: %w", l, ErrLabels)
+		}
 	}
-	token = random()
+	if len(labels) == 0 {
+		return ErrLabels
+	}
+	return nil
+}
+
+// Invite makes a registration token that grants labels until it expires, or to the first runner only. The error may be
+// ErrLabels.
+func (s *Service) Invite(ctx context.Context, labels []string, life time.Duration, once bool) (token string, err error) {
+	if err := checkLabels(labels); err != nil {
+		return "", err
+	}
+	token, labels = random(), names(labels)
 	err = s.ask(ctx, func(t *turn) error {
 		t.invite(registrationToken{Hash: hashed(token), Labels: labels, Expires: t.now.Add(life), Once: once})
 		return nil
@@ -605,6 +620,29 @@ func (s *Service) Invite(ctx context.Context, labels []string, life time.Duratio
 		return "", fmt.Errorf("make a registration token: %w", err)
 	}
 	return token, nil
+}
+
+// Credentials are what a runner shows with each of its calls. Of the token only a hash is kept.
+type Credentials struct {
+	UUID  string `json:"uuid"`
+	Token string `json:"token"`
+}
+
+// Add admits a runner that does not register: its file gets the credentials (Forgejo's server.connections). The
+// error may be ErrLabels.
+func (s *Service) Add(ctx context.Context, name string, labels []string) (Credentials, error) {
+	if err := checkLabels(labels); err != nil {
+		return Credentials{}, err
+	}
+	c := Credentials{uuid.NewString(), random()}
+	err := s.ask(ctx, func(t *turn) error {
+		t.enlist(c.UUID, c.Token, Runner{Name: name, Allowed: names(labels)})
+		return nil
+	})
+	if err != nil {
+		return Credentials{}, fmt.Errorf("add runner: %w", err)
+	}
+	return c, nil
 }
 
 // ErrNoRunner says that no runner has this uuid.
@@ -630,11 +668,11 @@ type Listed struct {
 	Name    string    `json:"name"`
 	Labels  []string  `json:"labels"`
 	Version string    `json:"version"`
-	Seen    time.Time `json:"seen"` // last contact, to a minute
+	Seen    time.Time `json:"seen,omitzero"` // last contact, to a minute; zero = none yet
 	Tasks   []int64   `json:"tasks,omitempty"`
 }
 
-// List is all runners, in the order they registered.
+// List is all runners, in the order they were admitted.
 func (s *Service) List(ctx context.Context) ([]Listed, error) {
 	p, err := s.see(ctx)
 	if err != nil {

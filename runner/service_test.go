@@ -475,6 +475,42 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// A runner that an operator has added is one without having registered, and never has more labels than it was given.
+func TestAddedRunner(t *testing.T) {
+	s, _ := alone(t)
+	for _, labels := range [][]string{nil, {""}, {"linux", "a b"}, {strings.Repeat("x", 64)}} {
+		if _, err := s.Add(t.Context(), "none", labels); !errors.Is(err, ErrLabels) {
+			t.Errorf("added with %q: %v", labels, err)
+		}
+		if _, err := s.Invite(t.Context(), labels, time.Hour, true); !errors.Is(err, ErrLabels) {
+			t.Errorf("invited with %q: %v", labels, err)
+		}
+	}
+	c := must[Credentials](t)(s.Add(t.Context(), "builder-1", []string{"linux", "big"}))
+	if list := must[[]Listed](t)(s.List(t.Context())); len(list) != 1 || !list[0].Seen.IsZero() || list[0].Name != "builder-1" || list[0].UUID != c.UUID {
+		t.Errorf("before it has spoken: %+v", list)
+	}
+	p := &peer{t: t, uuid: c.UUID, token: "another"}
+	p.RunnerServiceClient = runnerv1connect.NewRunnerServiceClient(network, s.url, p.with(""))
+	if _, err := p.keyed(s, ""); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("with another token: %v", err)
+	}
+	p.token = c.Token
+	d := must[*connect.Response[runnerv1.DeclareResponse]](t)(p.Declare(t.Context(), connect.NewRequest(&runnerv1.DeclareRequest{Labels: []string{"linux", "secret"}})))
+	if got := d.Msg.GetRunner().GetLabels(); !slices.Equal(got, []string{"linux"}) {
+		t.Errorf("declared: %v", got)
+	}
+	if list := must[[]Listed](t)(s.List(t.Context())); list[0].Seen.IsZero() {
+		t.Errorf("after it has spoken: %+v", list)
+	}
+	if err := s.want(t.Context(), order("r")); err != nil {
+		t.Fatal(err)
+	}
+	if task := must[*runnerv1.FetchTaskResponse](t)(p.keyed(s, "")).GetTask(); task == nil {
+		t.Error("it got no task")
+	}
+}
+
 // What a job leaves behind on an ephemeral runner is worth nothing once the job has ended.
 func TestEphemeralRunner(t *testing.T) {
 	s, _ := alone(t)

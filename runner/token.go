@@ -89,15 +89,20 @@ func (t *turn) register(token, uuid, secret, name, version string, asked []strin
 	if o.Once {
 		t.p.Tokens = append(t.p.Tokens[:found:found], t.p.Tokens[found+1:]...)
 	}
+	r.Name, r.Version, r.Seen, r.Ephemeral = name, clip(version, 100), t.now, ephemeral
+	return t.enlist(uuid, secret, r), true
+}
+
+// enlist makes r one of the pool's runners. Its labels are all that are allowed, until it declares fewer.
+func (t *turn) enlist(uuid, secret string, r Runner) Runner {
 	t.p.LastID++
-	r.ID, r.Name, r.TokenHash, r.Version, r.Labels, r.Seen = t.p.LastID, clip(name, 100), hashed(secret), clip(version, 100), r.Allowed, t.now
-	r.Ephemeral = ephemeral
+	r.ID, r.Name, r.TokenHash, r.Labels = t.p.LastID, clip(r.Name, 100), hashed(secret), r.Allowed
 	if t.p.Runners == nil {
 		t.p.Runners = map[string]Runner{}
 	}
 	t.p.Runners[uuid] = r
 	t.changed = true
-	return r, true
+	return r
 }
 
 // remove takes a runner out. Its tasks end as if it had fallen silent.

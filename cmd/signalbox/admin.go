@@ -42,6 +42,7 @@ func adminAPI(a admin) http.Handler {
 	offer(mux, "reconciliations", a.reconcile)
 	offer(mux, "redeliveries", a.redeliver)
 	offer(mux, "runner-tokens", a.invite)
+	offer(mux, "runners", a.addRunner)
 	offer(mux, "runner-removals", a.remove)
 	offer(mux, "status-tokens", a.grantStatus)
 	offer(mux, "status-revocations", a.revokeStatus)

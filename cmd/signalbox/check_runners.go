@@ -59,7 +59,11 @@ func (x *examination) runners(ctx context.Context, r forge.Repo, where, branch s
 		case !fit:
 			x.found.add(isFailure, where, "no runner has the labels "+labels+" that the job "+quote(j.Name)+" asks for: it would wait", "register one: signalbox runner token --labels "+labels)
 		case time.Since(seen) > quietRunner:
-			x.found.add(isWarning, where, "no runner for the job "+quote(j.Name)+" has spoken since "+seen.UTC().Format(time.RFC3339), "start one with the labels "+labels)
+			since := "yet"
+			if !seen.IsZero() {
+				since = "since " + seen.UTC().Format(time.RFC3339)
+			}
+			x.found.add(isWarning, where, "no runner for the job "+quote(j.Name)+" has spoken "+since, "start one with the labels "+labels)
 		default:
 			x.found.add(isFine, where, "the job "+quote(j.Name)+" finds a runner", "")
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 type runnerCmd struct {
 	Token  runnerTokenCmd  `cmd:"" help:"Make a registration token for runners."`
+	Add    runnerAddCmd    `cmd:"" help:"Let a runner in that does not register, and print what its file needs."`
 	List   runnerListCmd   `cmd:"" help:"List the runners, when each last spoke, and what it works on."`
 	Remove runnerRemoveCmd `cmd:"" help:"Take a runner out; what it works on is lost."`
 }
@@ -40,6 +40,26 @@ func (c runnerTokenCmd) Run(ctx context.Context, p process) error {
 	return c.show(p.out, out, func(w io.Writer) { fmt.Fprintln(w, out.Token) })
 }
 
+type runnerAddCmd struct {
+	configured
+	Labels []string `required:"" help:"Labels that the runner may have, separated by commas."`
+	Name   string   `required:"" help:"How lists call it."`
+	output
+}
+
+func (runnerAddCmd) Help() string {
+	return "Example:\n  signalbox runner add --labels linux --name builder-1    # for server.connections in a Forgejo runner's file"
+}
+
+// Run prints the runner's credentials, as lines of YAML.
+func (c runnerAddCmd) Run(ctx context.Context, p process) error {
+	out, err := ask(ctx, c.Settings, p, "runners", admin.addRunner, newRunner{c.Name, c.Labels})
+	if err != nil {
+		return err
+	}
+	return c.show(p.out, out, func(w io.Writer) { fmt.Fprintf(w, "uuid: %s\ntoken: %s\n", out.UUID, out.Token) })
+}
+
 type runnerListCmd struct {
 	configured
 	output
@@ -60,8 +80,14 @@ func (c runnerListCmd) Run(ctx context.Context, p process) error {
 		}
 		fmt.Fprintln(w, "UUID\tNAME\tLABELS\tVERSION\tSEEN\tTASKS")
 		for _, x := range list {
-			tasks, _ := json.Marshal(x.Tasks) // of numbers
-			fmt.Fprintf(w, "%s\t%q\t%s\t%q\t%s\t%s\n", x.UUID, x.Name, strings.Join(x.Labels, ","), x.Version, x.Seen.Format(time.RFC3339), tasks)
+			seen, tasks := "never", "-"
+			if !x.Seen.IsZero() {
+				seen = x.Seen.Format(time.RFC3339)
+			}
+			if len(x.Tasks) > 0 {
+				tasks = fmt.Sprint(x.Tasks)
+			}
+			fmt.Fprintf(w, "%s\t%q\t%s\t%q\t%s\t%s\n", x.UUID, x.Name, strings.Join(x.Labels, ","), x.Version, seen, tasks)
 		}
 	})
 }
@@ -92,6 +118,12 @@ type made struct {
 	Token string `json:"token"`
 }
 
+// newRunner asks for the credentials of a runner.
+type newRunner struct {
+	Name   string   `json:"name"`
+	Labels []string `json:"labels"`
+}
+
 type removal struct {
 	UUID string `json:"uuid"`
 }
@@ -106,18 +138,36 @@ func (a admin) invite(ctx context.Context, i invitation) (made, error) {
 	if err != nil || life < time.Minute || life > 30*24*time.Hour {
 		return made{}, usageError{fmt.Errorf("good for %q: expected a time from 1m to 720h", i.Life)}
 	}
-	if a.noJobs {
-		return made{}, usageError{errors.New("no trigger of this server is runner, so that none could register; expected SIGNALBOX_TRIGGER=runner")}
-	}
-	if len(i.Labels) == 0 {
-		return made{}, usageError{errors.New("expected at least one label")}
-	}
-	s, err := a.pool()
+	s, err := a.openPool()
 	if err != nil {
 		return made{}, err
 	}
 	token, err := s.Invite(ctx, i.Labels, life, i.Once)
-	return made{token}, err
+	return made{token}, badLabels(err)
+}
+
+func (a admin) addRunner(ctx context.Context, n newRunner) (runner.Credentials, error) {
+	s, err := a.openPool()
+	if err != nil {
+		return runner.Credentials{}, err
+	}
+	c, err := s.Add(ctx, n.Name, n.Labels)
+	return c, badLabels(err)
+}
+
+// openPool is the pool for whoever lets runners in.
+func (a admin) openPool() (*runner.Service, error) {
+	if a.noJobs {
+		return nil, usageError{errors.New("no trigger of this server is runner, so that it does not speak to any; expected SIGNALBOX_TRIGGER=runner")}
+	}
+	return a.pool()
+}
+
+func badLabels(err error) error {
+	if errors.Is(err, runner.ErrLabels) {
+		return usageError{err}
+	}
+	return err
 }
 
 func (a admin) remove(ctx context.Context, r removal) (done, error) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -66,6 +67,8 @@ func TestRunnerCommands(t *testing.T) {
 		t.Errorf("as text: %q", again)
 	}
 	command(exitUsage, "runner", "token")
+	command(exitUsage, "runner", "token", "--labels", "a b")
+	command(exitUsage, "runner", "add", "--labels", "a b", "--name", "two")
 	if code, body := post("Register", `{"token":"wrong","name":"one","labels":["linux"]}`); code != http.StatusBadRequest {
 		t.Errorf("%d %s", code, body)
 	}
@@ -89,6 +92,17 @@ func TestRunnerCommands(t *testing.T) {
 	command(exitOK, "runner", "remove", list[0].UUID)
 	command(exitFailed, "runner", "remove", list[0].UUID)
 	if out := command(exitOK, "runner", "list"); out != "no runner is registered" {
+		t.Errorf("%q", out)
+	}
+	command(exitUsage, "runner", "add", "--labels", "linux")
+	if out := command(exitOK, "runner", "add", "--labels", "linux", "--name", "two"); !regexp.MustCompile(`^uuid: [0-9a-f-]{36}\ntoken: [0-9a-f]{40}$`).MatchString(out) {
+		t.Errorf("%q", out)
+	}
+	var added struct{ UUID, Token string }
+	if err := json.Unmarshal([]byte(command(exitOK, "runner", "add", "--labels", "linux", "--name", "three", "--output", "json")), &added); err != nil || added.UUID == "" || added.Token == "" {
+		t.Errorf("%+v, %v", added, err)
+	}
+	if out := command(exitOK, "runner", "list"); strings.Count(out, "never") != 2 || !strings.Contains(out, added.UUID) || strings.Contains(out, added.Token) {
 		t.Errorf("%q", out)
 	}
 	res, err := web.Client().Get(web.URL + "/runs/sb1-unknown")
