@@ -17,8 +17,12 @@ import (
 // errRefused is what confirm answers when the effect must not be started any more.
 var errRefused = errors.New("no longer the holder of an unchanged document")
 
-// tellsAtOnce is how many tells share one save at most.
-const tellsAtOnce = 64
+// Tells share one save while they are few and the store takes them quickly: what they have come to, and mail that came
+// meanwhile, waits for it.
+const (
+	tellsAtOnce = 64
+	tellsWithin = time.Second
+)
 
 // doNext attempts the entry of env that is to be done next, and with a tell those that follow it: a tell that is repeated
 // after a crash is heard once, so that one save is enough for many. env loses what was attempted.
@@ -29,7 +33,7 @@ func (t *turn) doNext(env *envelope, now time.Time) error {
 			return nil
 		}
 		next := *x
-		if err := t.do(next); err != nil || next.To == nil || t.stopping() {
+		if err := t.do(next); err != nil || next.To == nil || t.stopping() || t.now().Sub(now) > tellsWithin {
 			return err
 		}
 		env.Outbox = slices.Delete(env.Outbox, env.entry(next.Key), env.entry(next.Key)+1)

@@ -63,6 +63,7 @@ type Engine struct {
 	running  map[state.Subject]bool // value: mail came meanwhile, run again
 	queue    []state.Subject        // waiting for one of the places
 	queued   map[state.Subject]bool
+	begun    chan struct{} // a token: of those that waited for a place, none is left
 	asking   map[state.Subject]*line
 	recalled map[state.Subject]*envelope // as last asked, of kinds with Recall
 	turns    sync.WaitGroup
@@ -122,7 +123,7 @@ func New(store Store, locker lock.Locker, opt Options) *Engine {
 	return &Engine{
 		store: store, locker: locker, opt: opt, log: opt.Log, metrics: newMetrics(opt.Registerer),
 		kinds: map[string]*kind{}, suspect: make(chan struct{}, 1),
-		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{},
+		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{}, begun: make(chan struct{}, 1),
 		asking: map[state.Subject]*line{}, recalled: map[state.Subject]*envelope{},
 	}
 }
@@ -227,14 +228,15 @@ func (e *Engine) poll(ctx context.Context) {
 		if err == nil {
 			e.watchHistory(ctx)
 		}
-		wait := time.Duration(float64(e.opt.Poll) * (0.7 + 0.3*rand.Float64()))
+		var begun chan struct{}
 		if len(due) == most {
-			wait /= 20 // what is due since a long time, to be dropped perhaps, must not keep the rest waiting
+			begun = e.begun // there may be more, and what is to be dropped must not keep the rest waiting
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-begun:
+		case <-time.After(time.Duration(float64(e.opt.Poll) * (0.7 + 0.3*rand.Float64()))):
 		}
 	}
 }
@@ -266,6 +268,12 @@ func (e *Engine) fill() {
 		e.running[s] = false
 		e.turns.Add(1)
 		go e.work(e.hard, s)
+		if len(e.queue) == 0 {
+			select {
+			case e.begun <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 

@@ -251,3 +251,48 @@ func dieTwice(t *testing.T, x *bench, s state.Subject) {
 		}
 	}
 }
+
+// deaf is a store that takes long to take what one subject tells another.
+type deaf struct {
+	*embedded.Store
+	wait time.Duration
+}
+
+func (d *deaf) Accept(ctx context.Context, x state.Delivery) (state.Accepted, error) {
+	if x.Own {
+		select {
+		case <-ctx.Done():
+			return state.Accepted{}, ctx.Err()
+		case <-time.After(d.wait):
+		}
+	}
+	return d.Store.Accept(ctx, x)
+}
+
+// Newer mail waits for one effect at most, also where many tells are to share a save.
+func TestMailDoesNotWaitForManyTells(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"none gets through": time.Minute, "each gets through late": 9 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ws []actor.Wish
+				for i := range 20 {
+					w, other := wish(fmt.Sprint("w", i), actor.Permitting, "1"), subject
+					other.Key = fmt.Sprint("b", i)
+					w.To = &other
+					ws = append(ws, w)
+				}
+				x := newBench(t, &script{}, actor.Options{})
+				e := actor.New(&deaf{x.store, wait}, x.locker, actor.Options{})
+				actor.Register(e, "script", &script{decide: wishing(ws...)}, actor.KindOptions{})
+				defer x.run(e)()
+				x.tell("go")
+				elapse(time.Second)
+				x.tell("stop")
+				elapse(10 * time.Second)
+				synctest.Wait()
+				_, d := x.see()
+				equal(t, "seen", d.Seen, []string{"go", "stop"})
+			})
+		})
+	}
+}

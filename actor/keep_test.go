@@ -299,17 +299,50 @@ func TestManyEndAtOnce(t *testing.T) {
 	})
 }
 
-// dropping counts what is dropped.
-type dropping struct {
-	*embedded.Store
-	n atomic.Int64
+// What waits for a place here is not looked for again and again: the store is busy enough then.
+func TestStoreIsNotAskedFasterThanWorkBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newBench(t, &script{}, actor.Options{})
+		for i := range 200 {
+			s := subject
+			s.Key = fmt.Sprint(i)
+			if _, err := x.Tell(t.Context(), state.Delivery{Subject: s, ID: fmt.Sprint("test:x:", i), Kind: "note", Format: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		spy := &spy{Store: x.store}
+		e := actor.New(spy, x.locker, actor.Options{Turns: 4})
+		actor.Register(e, "script", &script{
+			decide: wishing(wish("w", actor.Cosmetic, "x")),
+			do: func(ctx context.Context, _ actor.Entry, _ time.Time, _ func(context.Context) error) actor.Outcome {
+				<-ctx.Done()
+				return actor.Outcome{Code: actor.Failed, Err: ctx.Err()}
+			},
+		}, actor.KindOptions{})
+		defer x.run(e)()
+		elapse(9 * time.Second)
+		if n := spy.looks.Load(); n > 15 {
+			t.Errorf("looked %d times in 9 s", n)
+		}
+	})
 }
 
-func (d *dropping) Commit(ctx context.Context, c state.Commit) (state.Committed, error) {
+// spy counts what is dropped, and the looks for what is due.
+type spy struct {
+	*embedded.Store
+	drops, looks atomic.Int64
+}
+
+func (s *spy) Commit(ctx context.Context, c state.Commit) (state.Committed, error) {
 	if c.Drop {
-		d.n.Add(1)
+		s.drops.Add(1)
 	}
-	return d.Store.Commit(ctx, c)
+	return s.Store.Commit(ctx, c)
+}
+
+func (s *spy) Due(ctx context.Context, limit int) ([]state.Subject, error) {
+	s.looks.Add(1)
+	return s.Store.Due(ctx, limit)
 }
 
 // A turn for a subject that another has dropped meanwhile takes up a place again: it must leave none.
@@ -322,13 +355,13 @@ func TestTurnForNothingLeavesNothing(t *testing.T) {
 		if _, err := x.store.Commit(t.Context(), state.Commit{Subject: subject, Holder: "other", HandBack: true}); err != nil {
 			t.Fatal(err)
 		}
-		spy := &dropping{Store: x.store}
+		spy := &spy{Store: x.store}
 		e := actor.New(spy, x.locker, actor.Options{})
 		actor.Register(e, "script", x.script, actor.KindOptions{})
 		defer x.run(e)()
 		elapse(time.Second)
 		synctest.Wait()
-		if n := spy.n.Load(); n != 1 || x.there() {
+		if n := spy.drops.Load(); n != 1 || x.there() {
 			t.Errorf("dropped %d times", n)
 		}
 	})
