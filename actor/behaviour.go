@@ -45,10 +45,9 @@ type Step[D any] struct {
 	// Wake asks for a turn at that time even if no mail comes; zero = none. It replaces the former one.
 	Wake time.Time
 	// Keep is for how long the subject is kept after its last change once nothing is owed: no mail, no entry, no wake, no
-	// reconcile to come, no quarantine. Then it is dropped, as if it had never been heard of. It replaces
-	// the former one; 0 = for ever. It is at least state.IDLife, so that no mail of a next life has the id of one of
-	// this, and lasts until the subject's last record has ended, a dead letter's too; who puts one without a TTL keeps for
-	// ever.
+	// reconcile to come, no quarantine. Then it is dropped, as if it had never been heard of. It replaces the former one;
+	// 0 = for ever, as whoever puts a record without a TTL must ask for. It is never shorter than state.IDLife, so that
+	// nothing that a next life tells has the id of something told in this, nor than its records live, a dead letter's too.
 	Keep time.Duration
 	// Compared: the document was compared with the outside, so what should be shut and could not be is tried at once.
 	// The engine knows it by itself of what it asked for (Inputs.Reconcile).

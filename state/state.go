@@ -156,8 +156,8 @@ type Record struct {
 // Commit is one fenced save. Everything in it happens in one atomic step or not at all.
 type Commit struct {
 	Subject Subject
-	// Holder is the token given to Begin. Empty = an Ask: no lease, only Version is compared, and Through, Release
-	// and Busy must not be used.
+	// Holder is the token given to Begin. Empty = an Ask: no lease, only Version is compared, and Through, Release,
+	// HandBack and Drop must not be used.
 	Holder  string
 	Version int64 // the version that was read; the saved one is Version+1
 	// Doc is the new document; nil leaves document, version and indexes as they are (a release without a change, or

@@ -9,8 +9,8 @@ import (
 	"github.com/signalbox-ci/signalbox/state"
 )
 
-// Times are Unix milliseconds of the store's clock. What is large (document, mail, raw bodies) lives apart from the row that every operation
-// rewrites. The numbers n of delivery and raw grow with time, so retention looks at their lowest only.
+// Times are Unix milliseconds of the store's clock. What is large (document, mail, raw bodies) lives apart from the row
+// that every operation rewrites. The numbers n of delivery and raw grow with time, so retention looks at their lowest only.
 const schema = `
 CREATE TABLE meta (
 	identity  TEXT NOT NULL,           -- names the history this file holds

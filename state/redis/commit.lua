@@ -105,8 +105,8 @@ elseif ending == 'handback' or (ending ~= '' and depth == 0) then
   end
   if drops then
     redis.call('DEL', KEYS[1], KEYS[5])
-    -- Longer than any Ask lasts that has read the former life. In a cluster each shard has its own.
-    redis.call('SET', KEYS[6], string.format('%.0f', math.max(ARGV[3] + 1, redis.call('GET', KEYS[6]) or 0)), 'PX', 3600000)
+    -- Each shard has its own, and for ever: who has read nothing at a version must never find it to be something's.
+    redis.call('SET', KEYS[6], string.format('%.0f', math.max(ARGV[3] + 1, redis.call('GET', KEYS[6]) or 0)))
   end
   reply[2] = 1
 else

@@ -66,7 +66,7 @@ func conformance(t *testing.T, url string) {
 	})
 }
 
-// besides are the keys that belong to no subject. The last of them ends by itself.
+// besides are the keys that belong to no subject. Of the last there is one in each shard.
 var besides = regexp.MustCompile(`^sb:{s\d{3}}:(dd:.*|raw:.*|gone)$`)
 
 func open(tb testing.TB, url string) *redis.Store {

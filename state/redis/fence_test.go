@@ -478,6 +478,30 @@ func TestCommitKeepsTheHeldSubjectAwayFromOthers(t *testing.T) {
 	}
 }
 
+// A turn reads a subject that is not there, and while it looks around the versions of its shard must not begin again: else
+// it would overwrite what an Ask has begun the subject with meanwhile.
+func TestVersionsOfWhatIsNotThereNeverGoBack(t *testing.T) {
+	s := open(t, redistest.Start(t, redistest.Options{}).URL())
+	one, two := subject(1), subject(2)
+	for i := 3; two.Shard() != one.Shard(); i++ {
+		two = subject(i)
+	}
+	save(t, s, state.Commit{Subject: two, Holder: "B", Version: begin(t, s, two, "B").Version, Drop: true})
+	read := begin(t, s, one, "A")
+
+	// Hours pass: whatever ends in them has ended.
+	for _, k := range s.Client().Keys(t.Context(), "*").Val() {
+		if s.Client().TTL(t.Context(), k).Val() > time.Minute {
+			s.Client().Del(t.Context(), k)
+		}
+	}
+	save(t, s, state.Commit{Subject: one, Version: load(t, s, one).Version, Doc: []byte("of the Ask")})
+	r, err := s.Commit(t.Context(), state.Commit{Subject: one, Holder: "A", Version: read.Version, Doc: []byte("of the turn")})
+	if err != nil || r.Verdict != state.Moved {
+		t.Errorf("%v, %v: %s", r.Verdict, err, load(t, s, one).Doc)
+	}
+}
+
 func TestDefer(t *testing.T) {
 	s := open(t, redistest.Start(t, redistest.Options{}).URL())
 	now := load(t, s, subject(0)).Now

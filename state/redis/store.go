@@ -14,7 +14,7 @@
 //	sb:{s}:due                 sorted set: subjects by when they are due, ms; one that is held, by the end of its lease
 //	sb:{s}:ix:<name>           sorted set: "<label>\x00<subject>" by score; accept and commit keep
 //	                           state.MailLabel of state.OldestSince themselves
-//	sb:{s}:gone                string: the version of a subject that is not there; 0 where missing
+//	sb:{s}:gone                string: the version of a subject that is not there; 0 where missing, never less than before
 //	sb:{s}:dd:<id>             string: a delivery id that has taken effect
 //	sb:{s}:raw:<id>            string: a body as it arrived, s2
 //
