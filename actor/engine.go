@@ -63,7 +63,7 @@ type Engine struct {
 	running  map[state.Subject]bool // value: mail came meanwhile, run again
 	queue    []state.Subject        // waiting for one of the places
 	queued   map[state.Subject]bool
-	begun    chan struct{} // a token: of those that waited for a place, none is left
+	room     chan struct{} // a token: a turn ended well, and nobody waits for its place
 	asking   map[state.Subject]*line
 	recalled map[state.Subject]*envelope // as last asked, of kinds with Recall
 	turns    sync.WaitGroup
@@ -123,7 +123,7 @@ func New(store Store, locker lock.Locker, opt Options) *Engine {
 	return &Engine{
 		store: store, locker: locker, opt: opt, log: opt.Log, metrics: newMetrics(opt.Registerer),
 		kinds: map[string]*kind{}, suspect: make(chan struct{}, 1),
-		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{}, begun: make(chan struct{}, 1),
+		running: map[state.Subject]bool{}, queued: map[state.Subject]bool{}, room: make(chan struct{}, 1),
 		asking: map[state.Subject]*line{}, recalled: map[state.Subject]*envelope{},
 	}
 }
@@ -228,14 +228,14 @@ func (e *Engine) poll(ctx context.Context) {
 		if err == nil {
 			e.watchHistory(ctx)
 		}
-		var begun chan struct{}
+		var room chan struct{}
 		if len(due) == most {
-			begun = e.begun // there may be more, and what is to be dropped must not keep the rest waiting
+			room = e.room // there may be more, and what is to be dropped must not keep the rest waiting
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-begun:
+		case <-room:
 		case <-time.After(time.Duration(float64(e.opt.Poll) * (0.7 + 0.3*rand.Float64()))):
 		}
 	}
@@ -268,12 +268,6 @@ func (e *Engine) fill() {
 		e.running[s] = false
 		e.turns.Add(1)
 		go e.work(e.hard, s)
-		if len(e.queue) == 0 {
-			select {
-			case e.begun <- struct{}{}:
-			default:
-			}
-		}
 	}
 }
 
@@ -291,6 +285,12 @@ func (e *Engine) work(hard context.Context, s state.Subject) {
 			e.running[s] = false
 		} else {
 			delete(e.running, s)
+		}
+		if err == nil && len(e.queue) == 0 {
+			select {
+			case e.room <- struct{}{}:
+			default:
+			}
 		}
 		e.mu.Unlock()
 		if !again {

@@ -299,37 +299,42 @@ func TestManyEndAtOnce(t *testing.T) {
 	})
 }
 
-// What waits for a place here is not looked for again and again: the store is busy enough then.
-func TestStoreIsNotAskedFasterThanWorkBegins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		x := newBench(t, &script{}, actor.Options{})
-		for i := range 200 {
-			s := subject
-			s.Key = fmt.Sprint(i)
-			if _, err := x.Tell(t.Context(), state.Delivery{Subject: s, ID: fmt.Sprint("test:x:", i), Kind: "note", Format: 1}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		spy := &spy{Store: x.store}
-		e := actor.New(spy, x.locker, actor.Options{Turns: 4})
-		actor.Register(e, "script", &script{
-			decide: wishing(wish("w", actor.Cosmetic, "x")),
-			do: func(ctx context.Context, _ actor.Entry, _ time.Time, _ func(context.Context) error) actor.Outcome {
-				<-ctx.Done()
-				return actor.Outcome{Code: actor.Failed, Err: ctx.Err()}
-			},
-		}, actor.KindOptions{})
-		defer x.run(e)()
-		elapse(9 * time.Second)
-		if n := spy.looks.Load(); n > 15 {
-			t.Errorf("looked %d times in 9 s", n)
-		}
-	})
+// What waits for a place here, or fails, is not looked for again and again: the store is busy or sick enough then.
+func TestStoreIsNotAskedFasterThanWorkGetsDone(t *testing.T) {
+	for name, sick := range map[string]bool{"slow work": false, "sick store": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newBench(t, &script{}, actor.Options{})
+				for i := range 200 {
+					s := subject
+					s.Key = fmt.Sprint(i)
+					if _, err := x.Tell(t.Context(), state.Delivery{Subject: s, ID: fmt.Sprint("test:x:", i), Kind: "note", Format: 1}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				spy := &spy{Store: x.store, sick: sick}
+				e := actor.New(spy, x.locker, actor.Options{Turns: 4})
+				actor.Register(e, "script", &script{
+					decide: wishing(wish("w", actor.Cosmetic, "x")),
+					do: func(context.Context, actor.Entry, time.Time, func(context.Context) error) actor.Outcome {
+						elapse(time.Second)
+						return actor.Outcome{Code: actor.Done}
+					},
+				}, actor.KindOptions{})
+				defer x.run(e)()
+				elapse(20 * time.Second)
+				if n := spy.looks.Load(); n > 30 {
+					t.Errorf("looked %d times in 20 s", n)
+				}
+			})
+		})
+	}
 }
 
-// spy counts what is dropped, and the looks for what is due.
+// spy counts what is dropped, and the looks for what is due. A sick one lets no turn begin.
 type spy struct {
 	*embedded.Store
+	sick         bool
 	drops, looks atomic.Int64
 }
 
@@ -338,6 +343,13 @@ func (s *spy) Commit(ctx context.Context, c state.Commit) (state.Committed, erro
 		s.drops.Add(1)
 	}
 	return s.Store.Commit(ctx, c)
+}
+
+func (s *spy) Begin(ctx context.Context, of state.Subject, holder string, lease time.Duration) (state.Snapshot, state.Verdict, error) {
+	if s.sick {
+		return state.Snapshot{}, 0, errLost
+	}
+	return s.Store.Begin(ctx, of, holder, lease)
 }
 
 func (s *spy) Due(ctx context.Context, limit int) ([]state.Subject, error) {
