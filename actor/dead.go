@@ -26,7 +26,8 @@ type DeadLetter struct {
 // deadKept is how many dead letters one subject lists; older ones stay as records until they expire.
 const deadKept = 100
 
-// deadReconcileAfter is the least pause; it leaves Decide time to act on the outcome before the subject compares itself with the outside.
+// deadReconcileAfter is the least pause; it leaves Decide time to act on the outcome before the subject compares itself
+// with the outside.
 const deadReconcileAfter = 10 * time.Second
 
 // bury lists a dead letter in the envelope and answers its record. Where the reconcile after one dead letter ends in

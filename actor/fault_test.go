@@ -76,6 +76,39 @@ func TestLostAnswersOfSaves(t *testing.T) {
 	}
 }
 
+// So does each of several tells that share a save.
+func TestLostAnswersOfSavesOfTells(t *testing.T) {
+	for n := int64(1); n <= 4; n++ {
+		synctest.Test(t, func(t *testing.T) {
+			var ws []actor.Wish
+			for i := range 3 {
+				w, other := wish(fmt.Sprint("w", i), actor.Permitting, "1"), subject
+				other.Kind, other.Key = "unread", fmt.Sprint("b", i)
+				w.To = &other
+				ws = append(ws, w)
+			}
+			b := &script{decide: wishing(ws...)}
+			x := newBench(t, b, actor.Options{})
+			e := actor.New(&lossy{Store: x.store, lose: n}, x.locker, actor.Options{})
+			actor.Register(e, "script", b, actor.KindOptions{})
+			defer x.run(e)()
+			x.tell("go")
+			elapse(2 * time.Minute)
+			synctest.Wait()
+			v, d := x.see()
+			equal(t, "results", d.Results, []string{"w0 done", "w1 done", "w2 done"})
+			if len(v.Outbox) != 0 {
+				t.Errorf("outbox %v", v.Outbox)
+			}
+			for _, w := range ws {
+				if told, err := x.store.Load(t.Context(), *w.To); err != nil || len(told.Mail) != 1 {
+					t.Errorf("%s heard %d times, %v", w.To, len(told.Mail), err)
+				}
+			}
+		})
+	}
+}
+
 // A store on another history may have lost acknowledged writes: what was touched lately is compared with the outside,
 // and effects are looked up before their first try.
 func TestFailoverReconciles(t *testing.T) {

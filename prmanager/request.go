@@ -306,7 +306,8 @@ func (t *turn) compare() {
 }
 
 // judgeRuns books what became of runs whose deliveries were lost, also of those that ended: somebody may have run one
-// again at the CI side. (What ended natively shows that by itself.) A run that cannot be looked at is looked at again when the next comparison comes.
+// again at the CI side. (What ended natively shows that by itself.) A run that cannot be looked at is looked at again when
+// the next comparison comes.
 func (t *turn) judgeRuns() {
 	if !t.lookRuns {
 		return
