@@ -575,10 +575,30 @@ func (t *turn) judgeAuto() {
 		case yes:
 		}
 	}
-	if t.fresh() {
-		t.pass(IsAuto)
-		t.grant(Approval{Channel: ByTrust, SHA: d.Head.SHA, By: d.Author, Evidence: d.Head.Span.At})
+	if !t.fresh() {
+		return
 	}
+	switch t.proven() {
+	case unknown:
+		return
+	case no:
+		refuse(UnknownPusher, "somebody else than "+name(d.Head.Pusher)+" may have pushed; "+forMaintainer)
+		d.Head.Pusher = forge.Actor{}
+		return
+	case yes:
+	}
+	t.pass(IsAuto)
+	t.grant(Approval{Channel: ByTrust, SHA: d.Head.SHA, By: d.Author, Evidence: d.Head.Span.At})
+}
+
+// proven says whether the head is its pusher's: a forge may have written the delivery when the head had moved once more.
+// Whoever pushes to the base repository may write there, and who opened has shown this head.
+func (t *turn) proven() answer {
+	head := t.d.Head
+	if !head.Brought || head.First || t.d.SameRepo {
+		return yes
+	}
+	return t.known(Ask{Kind: AskPush, Who: head.Pusher, Key: head.SHA})
 }
 
 // rests says whether a grant that came without anybody's asking still may: who pushed is often heard of later.
@@ -616,7 +636,11 @@ func (t *turn) trusts(l List, who forge.Actor) answer {
 	if who.ID == 0 || len(t.f.Policy.rules(l)) == 0 || t.f.Self.App && who.ID == t.f.Self.Actor.ID {
 		return no
 	}
-	a := Ask{Kind: AskTrust, List: l, Who: who}
+	return t.known(Ask{Kind: AskTrust, List: l, Who: who})
+}
+
+// known is the answer to a question that is a yes or a no.
+func (t *turn) known(a Ask) answer {
 	switch f := t.f.Trusts[a.key()]; {
 	case !f.Known:
 		t.need(a)
@@ -826,7 +850,7 @@ func (f Facts) of(a Ask) (looked bool, why string, after time.Duration) {
 			return true, "what was told does not show yet", 0
 		}
 		return f.History.Looked, f.History.Why, f.History.After
-	case AskTrust:
+	case AskTrust, AskPush:
 		v := f.Trusts[a.key()]
 		return v.Looked, v.Why, v.After
 	case AskDelivery, AskRun:

@@ -57,8 +57,8 @@ const (
 type Ask struct {
 	Kind AskKind     `json:"kind"`
 	List List        `json:"list,omitempty"` // of AskTrust
-	Who  forge.Actor `json:"who,omitzero"`   // of AskTrust
-	Key  string      `json:"key,omitempty"`  // of AskRun
+	Who  forge.Actor `json:"who,omitzero"`   // of AskTrust and AskPush
+	Key  string      `json:"key,omitempty"`  // of AskRun; of AskPush, the commit
 }
 
 // AskKind is what an Ask is about.
@@ -69,6 +69,7 @@ const (
 	AskLive    AskKind = "live"    // the live pull request
 	AskHistory AskKind = "history" // the label history
 	AskTrust   AskKind = "trust"   // whether Who satisfies List
+	AskPush    AskKind = "push"    // whether Who brought the head Key; asked with the live pull request at hand
 	AskRun     AskKind = "run"     // what became of the run Key; asked once, and not again without an answer
 	// AskDelivery is asked of nobody: a delivery that must be under way (the push that brought the head, say) would
 	// tell.
@@ -95,7 +96,7 @@ type Facts struct {
 	Self    Self
 	Live    Fact[forge.Pull]
 	History Fact[[]forge.LabelEntry]
-	Trusts  map[string]Fact[bool]     // by Ask.key
+	Trusts  map[string]Fact[bool]     // by Ask.key, those of AskPush too
 	Runs    map[string]Fact[RunState] // by run key
 }
 
@@ -108,7 +109,7 @@ type Pins interface {
 }
 
 // looks bounds the rounds of Look: in each, Decide is asked what it still needs to know. The longest chain is trust,
-// live pull, the new head's trust, label history, labeller's trust.
+// live pull, the new head's trust, who pushed it, label history, labeller's trust.
 const looks = 8
 
 // look answers every question that the decision would ask. The decision itself says what it needs: it is run on what
@@ -123,7 +124,8 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 		}
 		fresh := false
 		for _, a := range asks {
-			if tried[a.key()] || a.Kind == AskDelivery {
+			head := f.Live.Value.Head
+			if tried[a.key()] || a.Kind == AskDelivery || a.Kind == AskPush && head.SHA != a.Key {
 				continue
 			}
 			tried[a.key()], fresh = true, true
@@ -151,6 +153,12 @@ func (b *Behaviour) look(ctx context.Context, forgeOf Forge, f Facts, undecided 
 					continue
 				}
 				f.Trusts[a.key()] = b.trusted(ctx, forgeOf, f.Policy, d, a)
+			case AskPush:
+				if wait {
+					f.Trusts[a.key()] = waiting
+					continue
+				}
+				f.Trusts[a.key()] = fact[bool](forgeOf.Name)(forgeOf.Reader.Pushed(ctx, head, a.Who))
 			case AskRun:
 				f.Runs[a.Key] = runState(ctx, forgeOf, d.Triggers[a.Key])
 			case AskDelivery:
@@ -238,6 +246,8 @@ func (q Question) text() string {
 		return "cannot read who set the label: " + why
 	case AskTrust:
 		return "cannot verify " + name(q.Ask.Who) + ": " + why
+	case AskPush:
+		return "cannot tell yet who pushed: " + why
 	case AskDelivery, AskRun:
 	}
 	return "the delivery of the last push has not come"

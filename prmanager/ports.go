@@ -16,6 +16,10 @@ type Reader interface {
 	// Trusted asks live whether who satisfies one rule in repo. The answer is about who.ID: a login that has been
 	// taken over by another account is answered no. "Not found" is a no; every other failure is an error, never a no.
 	Trusted(ctx context.Context, repo forge.Repo, who forge.Actor, rule forge.Rule) (bool, error)
+	// Pushed asks whether it was who, the sender of the delivery that brought head, that pushed its commit onto its branch:
+	// a forge may write a delivery when somebody else has pushed once more. What can never be seen is a no; what does not
+	// show yet is an error.
+	Pushed(ctx context.Context, head forge.Branch, who forge.Actor) (bool, error)
 }
 
 // Labeller writes labels. Setting what is so already is a success; removing a label that is gone (404) too.

@@ -54,6 +54,7 @@ type world struct {
 	arrived  map[string]time.Time // head: newest arrival
 	pushedBy map[string]string
 	pushes   []Push
+	keeps    bool      // pushes are asked for
 	moved    time.Time // newest close, reopening or retarget
 	// approvals are those by comment and button: of which commit, and when.
 	approvals []Push
@@ -337,6 +338,21 @@ func (w *world) Trusted(_ context.Context, _ forge.Repo, who forge.Actor, rule f
 		}
 	}
 	return false, nil
+}
+
+func (w *world) Pushed(_ context.Context, head forge.Branch, who forge.Actor) (bool, error) {
+	if !w.keeps {
+		return true, nil // its deliveries are written at once
+	}
+	if err := w.fault("push"); err != nil {
+		return false, err
+	}
+	for _, p := range slices.Backward(w.pushes) {
+		if p.SHA == head.SHA {
+			return p.By.ID == who.ID, nil
+		}
+	}
+	return false, &forge.Fault{Class: forge.Retriable, Op: "push"}
 }
 
 func (w *world) Pin(_ context.Context, _, login string, id int64) (int64, error) {

@@ -34,7 +34,7 @@ import (
 //	wait DURATION
 //
 // Each delivery is sent twice, and what is due is done, after every line but those that begin with "~": of these nothing
-// is heard until the next one, which may be "deliver", "deliver reversed" or "lost".
+// is heard until the next one, which may be "deliver", "deliver reversed", "lost", or "lost newest".
 //
 //	= GATE, LABEL, RUNS       open | shut | closed; labelled | bare; runs of commit a, b, … in the order of the pushes
 type stage interface {
@@ -51,7 +51,7 @@ type stage interface {
 
 	tick(d time.Duration) // moves the clock
 	deliver(reversed bool) (sent int)
-	lost()
+	lost(newest bool)
 	service() *app
 
 	head() string
@@ -187,7 +187,7 @@ func (s *telling) do(f []string, line string) error {
 	case "deliver":
 		s.stage.deliver(arg(1) == "reversed")
 	case "lost":
-		s.lost()
+		s.lost(arg(1) == "newest")
 	default:
 		return fmt.Errorf("no such verb")
 	}
@@ -331,7 +331,10 @@ func (h *hub) deliver(reversed bool) int {
 	return len(due)
 }
 
-func (h *hub) lost() {
+func (h *hub) lost(newest bool) {
+	if newest {
+		h.t.Fatal("GitHub's deliveries are lost all at once")
+	}
 	for _, d := range h.forge.Due() {
 		if err := h.sender.Drop(d.GUID); err != nil {
 			h.t.Fatal(err)
@@ -384,7 +387,7 @@ func (l *laboratory) open(who string, fork, draft bool) {
 	}
 	l.m = l.repo.Open(l.who[who], source)
 	if draft {
-		l.lost() // it is opened as a draft
+		l.lost(false) // it is opened as a draft
 		l.become(who, "draft")
 	}
 }
@@ -422,9 +425,16 @@ func (l *laboratory) leave(who string)         { l.repo.SetMember(l.who[who], 0)
 func (l *laboratory) fail(n int)               { l.forge.Fail("GET /projects/{id}/members/all/{user}", n) }
 func (l *laboratory) tick(d time.Duration)     { l.ahead.Add(int64(d)) }
 func (l *laboratory) service() *app            { return l.app }
-func (l *laboratory) lost()                    { l.forge.Drop() }
 func (l *laboratory) head() string             { return l.m.Head() }
 func (l *laboratory) labelled() bool           { return slices.Contains(l.m.Labels(), "CICD") }
+
+func (l *laboratory) lost(newest bool) {
+	if newest {
+		l.forge.DropNewest()
+	} else {
+		l.forge.Drop()
+	}
+}
 
 func (l *laboratory) run(state string) {
 	all := l.m.Pipelines()

@@ -83,6 +83,9 @@ func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.Label
 	return history, nil
 }
 
+// Pushed is a yes without a call: GitHub's deliveries show the head that their sender pushed.
+func (c *Client) Pushed(context.Context, forge.Branch, forge.Actor) (bool, error) { return true, nil }
+
 // Trusted asks whether who satisfies the rule (docs/rules.md P4). It is about who.ID: an answer that is about another
 // account is a no. A deleted account and one without id are trusted by nobody. A bot is trusted by an app or user
 // rule only: an App's write permission is no person's judgement.

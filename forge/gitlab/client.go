@@ -8,6 +8,7 @@
 // Calls per fact or effect, held by TestBudget:
 //
 //	Pull                     1
+//	Pushed                   1
 //	LabelHistory             1 up to 100 label events; at most 3 beyond
 //	Trusted permission, user 1; team 1; app none
 //	SetLabel                 1

@@ -62,6 +62,10 @@ func (w *world) at() forge.Repo {
 }
 func (w *world) ref(m *gitlabsandbox.Merge) forge.Ref { return forge.Ref{Repo: w.at(), Number: m.IID} }
 
+func (w *world) head(m *gitlabsandbox.Merge, source *gitlabsandbox.Project) forge.Branch {
+	return forge.Branch{SHA: m.Head(), Name: fmt.Sprintf("branch-%d", m.IID), RepoID: source.ID}
+}
+
 func (w *world) check(m *gitlabsandbox.Merge, s forge.CheckState, title string) forge.Check {
 	return forge.Check{Repo: w.at(), SHA: m.Head(), Name: "CI gate", State: s, Title: title, Pulls: []int{m.IID}}
 }
@@ -684,6 +688,7 @@ func TestBudget(t *testing.T) {
 		{"self again", 0 + 1, func() error { _, _, err := w.c.Self(ctx); return err }},
 		{"pull", 1, func() error { _, err := w.c.Pull(ctx, w.ref(same)); return err }},
 		{"history", 1, func() error { _, err := w.c.LabelHistory(ctx, w.ref(same)); return err }},
+		{"pushed", 1, func() error { _, err := w.c.Pushed(ctx, w.head(forked, w.fork), actorOf(w.mallory)); return err }},
 		{"permission", 1, func() error {
 			_, err := w.c.Trusted(ctx, w.at(), actorOf(w.maya), forge.Rule{Kind: "permission", Value: "write"})
 			return err
@@ -725,6 +730,48 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%s: %q, want %d calls", c.what, calls, c.calls)
 		}
 	}
+}
+
+func TestPushed(t *testing.T) {
+	w := newWorld(t)
+	m := w.repo.Open(w.maya, w.fork)
+	opened := w.head(m, w.fork)
+	m.Push(w.maya)
+	m.Push(w.mallory)
+	head := w.head(m, w.fork)
+	ask := func(head forge.Branch, who *gitlabsandbox.User, yes bool, fault ...forge.Class) {
+		t.Helper()
+		is, err := w.c.Pushed(t.Context(), head, actorOf(who))
+		if is != yes || (err != nil) != (len(fault) == 1) || err != nil && classOf(t, err) != fault[0] {
+			t.Errorf("%s by %s: %t, %v; expected %t, %v", head.SHA, who.Login, is, err, yes, fault)
+		}
+	}
+	ask(head, w.mallory, true)
+	ask(head, w.maya, false)
+	ask(opened, w.maya, true)
+	ask(head, &gitlabsandbox.User{}, false)
+
+	elsewhere, unwritten, gone := head, head, head
+	elsewhere.Name, unwritten.SHA, gone.RepoID = "branch-2", strings.Repeat("c", 40), 0
+	ask(elsewhere, w.mallory, false, forge.Retriable)
+	ask(unwritten, w.mallory, false, forge.Retriable)
+	ask(gone, w.mallory, false)
+	if calls := w.forge.Calls(); len(calls) != 5 {
+		t.Errorf("%q: nobody is asked about nobody's push, nor of a project that is gone", calls)
+	}
+	gone.RepoID = 999999
+	ask(gone, w.mallory, false)
+
+	w.forge.Fail("GET /projects/{id}/events", 1)
+	ask(head, w.mallory, false, forge.Retriable)
+	for range 99 {
+		m.Push(w.maya)
+	}
+	ask(head, w.mallory, true) // the hundredth
+	m.Push(w.maya)
+	ask(head, w.mallory, false, forge.Retriable)
+	w.fork.Set("visibility", "private")
+	ask(w.head(m, w.fork), w.maya, false)
 }
 
 func TestSweepLists(t *testing.T) {

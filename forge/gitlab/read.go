@@ -105,6 +105,32 @@ func (c *Client) LabelHistory(ctx context.Context, ref forge.Ref) ([]forge.Label
 	return history, nil
 }
 
+// Pushed asks the push events of the source project, of which each was written with its own push's commit: 1 call. A
+// project that is gone or hidden from us shows none. One that is not among the newest 100 is taken for not yet written:
+// the same worker that has GitLab tell of a push writes its event only then (app/services/git/branch_push_service.rb).
+func (c *Client) Pushed(ctx context.Context, head forge.Branch, who forge.Actor) (bool, error) {
+	const op = "read push events"
+	if head.RepoID == 0 || who.ID == 0 {
+		return false, nil
+	}
+	action, newest := gl.PushedEventType, "desc"
+	events, _, err := c.api.Events.ListProjectVisibleEvents(head.RepoID, &gl.ListProjectVisibleEventsOptions{
+		ListOptions: gl.ListOptions{PerPage: wire.Page}, Action: &action, Sort: &newest,
+	}, with(ctx))
+	if err != nil {
+		if err := classify(op, err); !wire.NotFound(err) {
+			return false, err
+		}
+		return false, nil
+	}
+	for _, e := range events {
+		if p := e.PushData; p.RefType == "branch" && p.Ref == head.Name && p.CommitTo == head.SHA {
+			return e.AuthorID == who.ID, nil
+		}
+	}
+	return false, &forge.Fault{Class: forge.Retriable, Op: op, Err: errors.New("the push does not show")}
+}
+
 // Trusted asks whether who satisfies the rule (docs/rules.md P4), by id, inherited and shared memberships included. Write is
 // Developer, maintain is Maintainer; the membership and the account must be active. The bots of access tokens and
 // service accounts are trusted by a user rule only; app rules fit nobody, since GitLab has no Apps.

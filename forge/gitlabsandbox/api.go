@@ -23,6 +23,7 @@ func (f *Forge) Handler() http.Handler {
 		"GET /groups/{group}/members/all/{user}":                        f.getGroupMember,
 		"GET /projects":                                                 f.listProjects,
 		"GET /projects/{id}":                                            f.getProject,
+		"GET /projects/{id}/events":                                     f.listEvents,
 		"GET /projects/{id}/labels/{label}":                             f.getLabel,
 		"POST /projects/{id}/labels":                                    f.postLabel,
 		"GET /projects/{id}/repository/files/{path}/raw":                f.getFile,
@@ -211,6 +212,36 @@ func (f *Forge) getProject(c call) (int, any) {
 	v["id"], v["path_with_namespace"] = c.p.ID, c.p.Path
 	v["permissions"] = map[string]any{"project_access": map[string]any{"access_level": c.p.members[c.me.ID]}, "group_access": nil}
 	return 200, v
+}
+
+// listEvents knows events of pushes. Those of a private project are its members' (lib/api/project_events.rb).
+func (f *Forge) listEvents(c call) (int, any) {
+	q := c.URL.Query()
+	if c.p.settings["visibility"] == "private" && c.p.members[c.me.ID] == 0 {
+		return 404, refusal("404 Project Not Found")
+	}
+	if q.Get("action") != "pushed" {
+		return 400, map[string]any{"error": "action does not have a valid value"}
+	}
+	var out []map[string]any
+	for _, e := range c.p.pushes {
+		action := "pushed"
+		if e.from == "" {
+			action = "created"
+		}
+		out = append(out, map[string]any{
+			"id": e.id, "project_id": c.p.ID, "action_name": action + " to", "target_id": nil, "target_type": nil, "author_id": e.by.ID,
+			"author": e.by.shown(), "author_username": e.by.Login, "created_at": shown(e.at),
+			"push_data": map[string]any{
+				"commit_count": 1, "action": action, "ref_type": "branch", "commit_from": nullable(e.from), "commit_to": e.sha, "ref": e.branch,
+				"commit_title": "words of an outsider", "ref_count": nil,
+			},
+		})
+	}
+	if q.Get("sort") != "asc" {
+		slices.Reverse(out)
+	}
+	return page(c, out)
 }
 
 func (f *Forge) getLabel(c call) (int, any) {

@@ -116,6 +116,13 @@ func (f *Forge) Drop() {
 	f.pending = nil
 }
 
+// DropNewest forgets only the newest of it.
+func (f *Forge) DropNewest() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = f.pending[:len(f.pending)-1]
+}
+
 func (d delivery) header(now time.Time, body []byte) http.Header {
 	h := http.Header{}
 	h.Set("Content-Type", "application/json")

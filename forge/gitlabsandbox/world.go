@@ -84,6 +84,7 @@ type Project struct {
 	members   map[int64]int
 	hook      Hook
 	merges    []*Merge
+	pushes    []push
 	pipelines []*Pipeline
 	commits   map[string]commit // those of its own branches
 	settings  map[string]any
@@ -178,6 +179,22 @@ type note struct {
 	updated time.Time
 }
 
+// push is an event of a branch, complete as of its push.
+type push struct {
+	id                int64
+	branch, from, sha string // from is empty of a new branch
+	by                *User
+	at                time.Time
+}
+
+// pushed puts a new commit onto a branch.
+func (p *Project) pushed(by *User, branch, from string) string {
+	sha, now := p.f.sha(), p.f.clock()
+	p.commits[sha] = commit{branch, now}
+	p.pushes = append(p.pushes, push{p.f.id(), branch, from, sha, by, now})
+	return sha
+}
+
 // Note is a note as tests read it.
 type Note struct {
 	ID   int64
@@ -209,10 +226,10 @@ func (p *Project) Open(by *User, source *Project, labels ...string) *Merge {
 	now := p.f.clock()
 	m := &Merge{
 		IID: len(p.merges) + 1, project: p, source: source, author: by, target: "main", state: "opened", created: now, updated: now,
-		head: p.f.sha(), labels: labels,
+		labels: labels,
 	}
 	m.branch = fmt.Sprintf("branch-%d", m.IID)
-	source.commits[m.head] = commit{m.branch, now}
+	m.head = source.pushed(by, m.branch, "")
 	for _, l := range labels {
 		m.history = append(m.history, labelEvent{p.f.id(), true, l, by, now})
 	}
@@ -244,8 +261,8 @@ func (m *Merge) update(by *User, c Change) {
 	changes := map[string]any{}
 	oldrev := ""
 	if c.Push {
-		oldrev, m.head = m.head, f.sha()
-		m.source.commits[m.head] = commit{m.branch, m.updated}
+		oldrev = m.head
+		m.head = m.source.pushed(by, m.branch, oldrev)
 	}
 	was := slices.Clone(m.labels)
 	for _, l := range c.Remove {
