@@ -445,8 +445,12 @@ func (t *turn) labelWritten(r actor.Result) {
 	if l.Wanted == picture(o.Present) || r.Code == actor.Dropped {
 		l.Wanted = ""
 	}
-	if r.Code == actor.Refused || r.Code == actor.GivenUp {
+	switch {
+	case r.Code != actor.Refused && r.Code != actor.GivenUp:
+	case t.d.Open:
 		l.Quiet = t.now.Add(flapQuiet)
+	default:
+		l.On = "" // a picture of what is over is not worth asking for ever; a reopening begins anew
 	}
 	if r.Code == actor.Dropped {
 		l.Writes = slices.DeleteFunc(l.Writes, func(w LabelWrite) bool { return w.To.IsZero() })
