@@ -218,6 +218,10 @@ func TestCheckRunners(t *testing.T) {
 	register("linux")
 	register("big", "other")
 	says(isFailure, none)
+	if _, err := a.admin.addRunner(t.Context(), newRunner{"silent", []string{"linux", "big"}}); err != nil {
+		t.Fatal(err)
+	}
+	says(isWarning, `no runner for the job "test" has spoken yet`)
 	register("big", "linux")
 	says(isWarning, `no runner for the job "test" has spoken since 20`)
 	ahead.Store(0)

@@ -124,6 +124,7 @@ func TestRepairCommandsWrongUse(t *testing.T) {
 		{exitFailed, "no such forge is configured", []string{"reconcile", "gitlab:octo/hello"}},
 		{exitFailed, "shows us no such repository", []string{"reconcile", "github:octo/helo"}},
 		{exitUsage, "no trigger of this server is runner", []string{"runner", "token", "--labels", "linux"}},
+		{exitUsage, "no trigger of this server is runner", []string{"runner", "add", "--labels", "linux", "--name", "one"}},
 	} {
 		if code, _, errs := y.command(c.args...); code != c.code || !strings.Contains(errs, c.says) {
 			t.Errorf("%v: %d %q", c.args, code, errs)
