@@ -116,7 +116,7 @@ type Run struct {
 	Ref        Ref    `json:"ref"`
 	SHA        string `json:"sha"`
 	BaseSHA    string `json:"base_sha"`
-	Base       string `json:"base,omitempty"` // the base branch, for what we read at its tip; empty = it is BaseSHA for good. It does not leave.
+	Base       string `json:"base,omitempty"` // branch at whose tip we read; empty = BaseSHA for good; never sent
 	HeadRepoID int64  `json:"head_repo_id"`
 	Presubmit  string `json:"presubmit"` // name of the presubmit's check
 }

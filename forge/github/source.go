@@ -16,8 +16,8 @@ import (
 // maxSource is the largest file that File answers, in bytes: GitHub's contents API gives no more inline.
 const maxSource = 1 << 20
 
-// File reads one file of a repository at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that it is not there, or is
-// no file.
+// File reads one file of a repository at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that
+// it is not there, or is no file.
 func (c *Client) File(ctx context.Context, repo forge.Repo, at, path string) ([]byte, error) {
 	const op = "read file"
 	client, owner, name, err := c.on(ctx, repo)

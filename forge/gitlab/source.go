@@ -14,7 +14,8 @@ import (
 // maxSource is the largest file that File answers, in bytes.
 const maxSource = 1 << 20
 
-// File reads one file of a project at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that it is not there.
+// File reads one file of a project at a commit, or at the tip of a branch: 1 call. A Fault of class NotFound says that it
+// is not there.
 func (c *Client) File(ctx context.Context, repo forge.Repo, at, path string) ([]byte, error) {
 	const op = "read file"
 	pid, err := project(op, repo)
