@@ -43,7 +43,7 @@ type PR struct {
 
 	// Grants is the approval ledger, oldest first. At most one stands.
 	Grants   []Grant            `json:"grants,omitempty"`
-	Run      int                `json:"run,omitempty"`      // the counter in the run key, from 1
+	Run      int                `json:"run,omitempty"`      // the counter in the run key, from 1; from the clock where the opening was not seen
 	Triggers map[string]Started `json:"triggers,omitempty"` // by run key: the record that makes a trigger unique
 
 	// Work that waits for a fact. Each is dropped when what it is about is gone.
